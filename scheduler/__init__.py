@@ -1,0 +1,1 @@
+"""Lets work out: ticks the clock, releases, promotes, takes back what was lost."""

@@ -1,0 +1,44 @@
+"""A job and the states it passes through.
+
+    queued ── release ──▶ released ── claim ──▶ running ── settle ──▶ succeeded
+     ▲                     │                     │                  failed
+     ├────── give back ────┴─────────────────────┤
+     └────── settle (to try again), reap ────────┘  reap: failed, after too many crashes
+
+    flushed: succeeded, failed ──▶ gone, once the answer is safe elsewhere
+
+Only the store moves a job, one script per arrow; everything else reads.
+"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    RELEASED = "released"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED})
+
+#: Every arrow of the picture: the states a verb leads from, and those it leads to.
+ARROWS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
+    "release": (frozenset({State.QUEUED}), frozenset({State.RELEASED})),
+    "claim": (frozenset({State.RELEASED}), frozenset({State.RUNNING})),
+    "settle": (frozenset({State.RUNNING}), FINAL | {State.QUEUED}),
+    "give_back": (frozenset({State.RELEASED, State.RUNNING}), frozenset({State.QUEUED})),
+    "reap": (frozenset({State.RUNNING}), frozenset({State.QUEUED, State.FAILED})),
+}
+
+
+class Endpoint(StrEnum):
+    """What a job asks for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
+#: Endpoints whose characters count against an org's quota (the provider's rule).
+COUNTED = frozenset({Endpoint.GENERATE})

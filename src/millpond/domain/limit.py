@@ -1,0 +1,89 @@
+"""Limits: so many calls in any window of such a length.
+
+Written `60/60s`: amount, optional unit (`calls`), window in s, m, h or d. The limits of several
+endpoints are written `generate=60/60s,50000/1d;embed=500/60s`.
+"""
+
+import re
+from dataclasses import dataclass
+
+from millpond.domain.job import Endpoint
+
+_WINDOW_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_FORM = re.compile(r"(\d+)\s*([a-z]*)\s*/\s*(\d+(?:\.\d+)?)\s*([smhd])")
+_AMOUNT_MOST = 1_000_000
+_WINDOW_MOST_MS = 31 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `amount` calls in any `window_ms`; `written` is its name for people."""
+
+    amount: int
+    window_ms: int
+    written: str
+
+
+Limits = dict[Endpoint, tuple[Limit, ...]]
+
+#: An organisation in limited mode, and after approval (the provider's documented access rules).
+LIMITED: Limits = {
+    Endpoint.GENERATE: (Limit(60, 60_000, "60/60s"), Limit(50_000, 86_400_000, "50000/1d")),
+    Endpoint.EMBED: (Limit(500, 60_000, "500/60s"), Limit(100_000, 86_400_000, "100000/1d")),
+}
+FULL: Limits = {
+    Endpoint.GENERATE: (Limit(10_000, 60_000, "10000/60s"),),
+    Endpoint.EMBED: (Limit(10_000, 60_000, "10000/60s"),),
+}
+
+
+def parse_limit(text: str) -> Limit:
+    """Read one limit. Raises ValueError that says what is wrong and what is accepted."""
+    found = _FORM.fullmatch(text.strip())
+    if not found:
+        raise ValueError(
+            f"{text.strip()!r} is no limit: write AMOUNT/WINDOW, for example 60/60s or 50000/1d"
+        )
+    amount, unit, length, measure = found.groups()
+    if unit not in {"", "calls", "call"}:
+        raise ValueError(
+            f"{text.strip()!r} counts {unit}: only calls can be limited so far, as in 60/60s"
+        )
+    window_ms = round(float(length) * _WINDOW_MS[measure])
+    if not 1 <= int(amount) <= _AMOUNT_MOST:
+        raise ValueError(f"{text.strip()!r}: the amount must be 1 to {_AMOUNT_MOST:,}")
+    if not 100 <= window_ms <= _WINDOW_MOST_MS:
+        raise ValueError(f"{text.strip()!r}: the window must be 0.1s to 31d long")
+    return Limit(int(amount), window_ms, text.strip())
+
+
+def parse_limits(text: str) -> Limits:
+    """Read the limits of one or several endpoints; endpoints not named are absent.
+
+    Raises ValueError that says what is wrong and what is accepted.
+    """
+    limits: Limits = {}
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        name, equals, list_text = part.partition("=")
+        if not equals or name.strip() not in set(Endpoint):
+            raise ValueError(
+                f"{part!r}: write ENDPOINT=LIMIT,LIMIT with an endpoint of "
+                f"{', '.join(Endpoint)}, for example generate=60/60s,50000/1d"
+            )
+        endpoint = Endpoint(name.strip())
+        if endpoint in limits:
+            raise ValueError(f"{endpoint} is named twice")
+        found = tuple(parse_limit(one) for one in list_text.split(","))
+        if len({limit.window_ms for limit in found}) < len(found):
+            raise ValueError(f"{part!r}: two limits have the same window")
+        limits[endpoint] = found
+    if not limits:
+        raise ValueError("no limit is named, for example generate=60/60s,50000/1d")
+    return limits
+
+
+def write_limits(limits: Limits) -> str:
+    """The inverse of `parse_limits`."""
+    return ";".join(
+        f"{endpoint}={','.join(limit.written for limit in of)}" for endpoint, of in limits.items()
+    )

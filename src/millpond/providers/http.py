@@ -1,0 +1,106 @@
+"""One POST over HTTP: a reply, or what kept it from coming."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from millpond.providers.outcome import NoAnswer, NotSent
+
+BODY_MOST_BYTES = 32 * 1024 * 1024
+_CONNECT_MOST_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`headers_ms`: on the caller's clock, when the response headers had come."""
+
+    status: int
+    headers: "aiohttp.typedefs.LooseHeaders"
+    retry_after: str | None
+    body: bytes
+    headers_ms: float
+
+
+class Http:
+    """Connections to one provider, shared by all calls of a worker.
+
+    They are never retried, redirected or decompressed behind our back: each of those would be a
+    request or memory that the books do not know of.
+    """
+
+    def __init__(
+        self, base_url: str, key: str, *, timeout_ms: int, clock: Callable[[], float]
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._key = key
+        self._timeout_s = timeout_ms / 1_000
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+            timeout=aiohttp.ClientTimeout(
+                total=self._timeout_s, sock_connect=min(_CONNECT_MOST_S, self._timeout_s)
+            ),
+            headers={
+                "Authorization": f"Bearer {self._key}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "millpond",
+            },
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, path: str, body: bytes, *, attempt: str) -> Reply | NoAnswer | NotSent:
+        """Send one request and read its reply, in the time allowed."""
+        assert self._session is not None
+        try:
+            async with self._session.post(
+                self._base_url + path,
+                data=body,
+                headers={"X-Millpond-Attempt": attempt},
+                allow_redirects=False,
+            ) as response:
+                headers_ms = self._clock()
+                read = await _read(response.content)
+                if read is None:
+                    return NoAnswer(f"the reply is larger than {BODY_MOST_BYTES:,} bytes")
+                retry_after = response.headers.get("Retry-After")
+                return Reply(response.status, response.headers, retry_after, read, headers_ms)
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            ssl.SSLError,
+        ) as error:
+            return NotSent(f"no connection: {error}", unreachable=True)
+        except TimeoutError:
+            return NoAnswer(f"no answer within {self._timeout_s:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return NoAnswer(f"the connection broke: {type(error).__name__}")
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes | None:
+    parts, size = [], 0
+    async for part in content.iter_any():
+        size += len(part)
+        if size > BODY_MOST_BYTES:
+            return None
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,113 @@
+"""What can come of one call: a closed set, and the table that tells statuses apart.
+
+| reply | is | burns an attempt | charge |
+|---|---|---|---|
+| 2xx that can be read | Answered | | what it used |
+| no connection: refused, DNS, TLS | NotSent | no | nothing |
+| 429 | Refused: the lane waits for Retry-After | no | nothing |
+| 401, 403, 498 | KeyRefused: the lane stands still until it is set again | no | nothing |
+| 402 | QuotaSpent: the same | no | nothing |
+| 408, 499, 5xx but 503 and 529 | Unwell: tried again, backing off | yes | unknown |
+| 409, 425, 503, 529 | Unwell: tried again, backing off | yes | nothing |
+| any other status | Rejected: never tried again | | nothing |
+| timeout, reset, short or unreadable reply after sending | NoAnswer: tried again | yes | unknown |
+
+An unknown charge keeps the whole reservation: only that can never overshoot a quota.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One result for each job of the call, as fields of its row; `used` is in characters."""
+
+    results: tuple[dict[str, Any], ...]
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The provider said 429; `retry_after_ms` is None if it did not say for how long."""
+
+    retry_after_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    message: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSpent:
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The provider will never take this request."""
+
+    message: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unwell:
+    """The provider has trouble of its own; `charged` says whether it may have done the work."""
+
+    message: str
+    status: int
+    charged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The request was sent and nothing usable came back: the work may have been done."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No byte left us. `unreachable`: no connection could be made."""
+
+    reason: str
+    unreachable: bool
+
+
+Outcome = Answered | Refused | KeyRefused | QuotaSpent | Rejected | Unwell | NoAnswer | NotSent
+
+_UNWELL_CHARGED = frozenset({408, 499})
+_UNWELL_FREE = frozenset({409, 425, 503, 529})
+_KEY_REFUSED = frozenset({401, 403, 498})
+
+#: Longer waits than this are not believed: a provider's clock or header is wrong.
+RETRY_AFTER_MOST_MS = 86_400_000
+
+
+def judge(status: int, message: str, retry_after: str | None) -> Outcome:
+    """What a reply without a usable answer means, by the table above."""
+    if status == 429:
+        return Refused(read_retry_after(retry_after))
+    if status == 402:
+        return QuotaSpent(message)
+    if status in _KEY_REFUSED:
+        return KeyRefused(message, status)
+    if status in _UNWELL_FREE:
+        return Unwell(message, status, charged=False)
+    if status in _UNWELL_CHARGED or status >= 500:
+        return Unwell(message, status, charged=True)
+    return Rejected(message, status)
+
+
+def read_retry_after(value: str | None) -> int | None:
+    """Seconds, whole or not, as ms; None for an absent or unusable value."""
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    if not 0 < seconds * 1_000 <= RETRY_AFTER_MOST_MS:
+        return None
+    return round(seconds * 1_000)

@@ -1,0 +1,121 @@
+"""From the file into the server: never more than a window of jobs, whatever the file's size.
+
+A job's id is made of the run and its line, and the server keeps a job until its row is on disk.
+So the file can be read again from its start at any time: what is on disk is skipped, what the
+server knows it keeps, and everything else is new.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from millpond.errors import Refused
+from millpond.producer.records import Invalid, Reader, Record
+from millpond.providers import cohere
+from millpond.run.options import Options
+from millpond.store.store import ACCEPT_MOST, NewJob
+
+JOBS_MOST = 10_000
+BYTES_MOST = 16 * 1024 * 1024
+
+
+class Lines:
+    """A set of line numbers, a bit each: a million lines are 125 kB."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, line: int) -> None:
+        byte = line >> 3
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(max(4096, byte - len(self._bits) + 1)))
+        self._bits[byte] |= 1 << (line & 7)
+
+    def __contains__(self, line: int) -> bool:
+        byte = line >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] >> (line & 7) & 1)
+
+
+@dataclass(slots=True)
+class Portion:
+    """What one look into the file brought: jobs for the server, and records that cannot run."""
+
+    jobs: list[NewJob] = field(default_factory=list)
+    invalid: list[Invalid] = field(default_factory=list)
+
+
+class Feeder:
+    """Reads the file once from its start, skipping the lines that are answered."""
+
+    def __init__(self, reader: Reader, options: Options, run_id: str, answered: Lines) -> None:
+        self._options = options
+        self._run_id = run_id
+        self._records: Iterator[Record | Invalid] = reader.read(answered.__contains__)
+        self._sizes: dict[str, int] = {}
+        self._bytes = 0
+        self.done = False
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may go into the server now."""
+        if self.done or self._bytes >= BYTES_MOST:
+            return 0
+        return max(0, min(ACCEPT_MOST, JOBS_MOST - len(self._sizes)))
+
+    def take(self) -> Portion:
+        """Read on, for as many jobs as there is room for."""
+        portion, room = Portion(), self.room
+        while len(portion.jobs) < room and len(portion.invalid) < ACCEPT_MOST:
+            record = next(self._records, None)
+            if record is None:
+                self.done = True
+                break
+            self._sort(record, portion)
+            if self._bytes >= BYTES_MOST:
+                break
+        return portion
+
+    def left(self, job: str) -> None:
+        """A job is on disk and has left the server."""
+        self._bytes -= self._sizes.pop(job, 0)
+
+    def _sort(self, record: Record | Invalid, portion: Portion) -> None:
+        if isinstance(record, Invalid):
+            portion.invalid.append(record)
+            return
+        try:
+            request = self._request(record)
+        except Refused as refused:
+            portion.invalid.append(_refused(record, refused))
+            return
+        job = NewJob(
+            id=f"{self._run_id}.{record.line}",
+            need=request.need,
+            note=f"{record.offset},{record.length}",
+            payload=request.payload,
+        )
+        self._sizes[job.id] = len(job.payload)
+        self._bytes += len(job.payload)
+        portion.jobs.append(job)
+
+    def _request(self, record: Record) -> cohere.Request:
+        return cohere.request(
+            self._options.endpoint,
+            record.prompt,
+            model=self._options.model,
+            max_tokens=self._options.max_tokens,
+            params={**self._options.params, **record.params},
+        )
+
+
+def _refused(record: Record, refused: Refused) -> Invalid:
+    pointer = f"/params/{refused.name}" if isinstance(refused, cohere.BadParameter) else None
+    return Invalid(
+        line=record.line,
+        offset=record.offset,
+        length=record.length,
+        input=record.input,
+        custom_id=record.custom_id,
+        code=refused.code,
+        message=str(refused),
+        pointer=pointer,
+    )

@@ -1,0 +1,237 @@
+"""Everything that a run needs around it: a server, a provider, a scheduler and workers.
+
+    run ─┬─ server       embedded Valkey or Redis, unless MILLPOND_REDIS_URL names one
+         ├─ simulator    if the provider is our own
+         ├─ scheduler
+         └─ worker …
+
+Who dies is started again, and nobody outlives the run.
+"""
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+
+from redis.asyncio import Redis
+
+from millpond.domain.job import COUNTED
+from millpond.domain.limit import write_limits
+from millpond.embedded.server import EmbeddedServer
+from millpond.errors import NoServer, Unavailable
+from millpond.run.family import Child, Deaths, program, start_logged
+from millpond.run.folder import DataFolder
+from millpond.run.options import Options
+from millpond.settings import Settings
+from millpond.store.gateway import Gateway, connect
+from millpond.store.patience import AGAIN_S
+from millpond.store.store import Lane, Store
+
+#: A job that saw so many workers die ends. Many, since most of them died of something else.
+CRASHES_MOST = 20
+_SERVER_START_S = 10
+_SIMULATOR_START_S = 30
+_STOP_S = 10
+
+
+class Household:
+    """The processes around one run. Inside the block everything is there; after it, nothing."""
+
+    def __init__(
+        self, options: Options, settings: Settings, folder: DataFolder, run_id: str
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._folder = folder
+        self.flow = run_id
+        self._org = options.account()
+        self._token = secrets.token_hex(3)
+        self._base_url = options.base_url or ""
+        self._url = settings.redis_url or ""
+        self._deaths = Deaths()
+        self._stopping = asyncio.Event()
+        self._workers_stopping = asyncio.Event()
+        self._workers: list[Child] = []
+        self._others: list[Child] = []
+        self._store: Store | None = None
+        self._exits = AsyncExitStack()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Store:
+        async with AsyncExitStack() as exits:
+            exits.push_async_callback(self._stop_others)
+            exits.push_async_callback(self.stop_workers)
+            if self._settings.redis_url is None:
+                await self._begin_server()
+            redis = await exits.enter_async_context(connect(self._url))
+            self._store = store = await self._open_store(redis)
+            if self._options.simulated and self._options.base_url is None:
+                await self._begin(self._others, Child("simulator", self._start_simulator))
+            await self._begin(self._others, Child("scheduler", self._start_scheduler))
+            for place in range(self._options.workers):
+                await self._begin(self._workers, self._worker(place))
+            self._exits = exits.pop_all()
+        return store
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._exits.aclose()
+
+    @property
+    def gave_up(self) -> bool:
+        """The processes keep dying and nothing gets done."""
+        return self._deaths.too_many
+
+    def progress(self) -> None:
+        """A call was settled: deaths are counted anew."""
+        self._deaths.progress()
+
+    def hurry(self) -> None:
+        """Running calls need not finish."""
+        for worker in self._workers:
+            worker.hurry()
+
+    async def stop_workers(self) -> None:
+        """Workers claim nothing new, finish their calls within the grace, and end."""
+        self._workers_stopping.set()
+        grace_s = self._settings.grace_ms / 1_000 + _STOP_S
+        await asyncio.gather(*(worker.stop(grace_s=grace_s) for worker in self._workers))
+
+    async def _stop_others(self) -> None:
+        self._stopping.set()
+        for child in reversed(self._others):
+            await child.stop(grace_s=_STOP_S)
+        await asyncio.gather(*self._keepers)
+
+    async def _begin(self, where: list[Child], child: Child) -> None:
+        stopping = self._workers_stopping if where is self._workers else self._stopping
+        where.append(child)
+        await child.begin()
+        self._keepers.append(
+            asyncio.create_task(child.keep(stopping, self._deaths), name=f"keep-{child.name}")
+        )
+
+    async def _begin_server(self) -> None:
+        server = EmbeddedServer(self._folder.server)
+        self._url = server.url
+
+        async def start(_: int) -> asyncio.subprocess.Process:
+            await server.start()
+            assert server.process is not None
+            return server.process
+
+        await self._begin(self._others, Child("server", start))
+
+    async def _open_store(self, redis: Redis) -> Store:
+        """The flow is open under the options of this start, and nothing else runs beside it."""
+        store = Store(Gateway(redis, self._settings.partition))
+        await self._say_hello(store)
+        if self._settings.redis_url is None:
+            # The folder is ours alone: workers of an earlier start are dead, other runs rest.
+            await store.leave_pool(self._org)
+            await store.pause_others(self.flow)
+        options = self._options
+        lane = Lane(
+            id=f"{self._org}.{options.endpoint}",
+            org=self._org,
+            pool=self._org,
+            limits=options.lane_limits,
+            quota=options.quota,
+            counted=options.endpoint in COUNTED,
+        )
+        await store.set_flow(self.flow, lane, attempts=options.attempts, crashes=CRASHES_MOST)
+        return store
+
+    async def _say_hello(self, store: Store) -> None:
+        try:
+            async with asyncio.timeout(_SERVER_START_S):
+                while True:
+                    try:
+                        return await store.hello()
+                    except Unavailable as error:
+                        reason = error
+                        await asyncio.sleep(AGAIN_S)
+        except TimeoutError:
+            raise NoServer(
+                f"no server answers at MILLPOND_REDIS_URL within {_SERVER_START_S} s: {reason}"
+            ) from None
+
+    def _worker(self, place: int) -> Child:
+        share, more = divmod(self._options.concurrency, self._options.workers)
+        slots = share + (place < more)
+
+        async def start(number: int) -> asyncio.subprocess.Process:
+            return await self._start(
+                "worker",
+                MILLPOND_WORKER=self._name(place, number),
+                MILLPOND_POOL=self._org,
+                MILLPOND_SLOTS=str(slots),
+                MILLPOND_BASE_URL=self._base_url,
+                MILLPOND_API_KEY=self._options.key,
+                MILLPOND_TIMEOUT_MS=str(self._options.timeout_ms),
+                MILLPOND_LEASE_MS=str(self._settings.lease_ms),
+                MILLPOND_GRACE_MS=str(self._settings.grace_ms),
+            )
+
+        async def died(number: int) -> None:
+            """We saw it end, so nobody need wait for its lease."""
+            assert self._store is not None
+            with suppress(Unavailable):
+                await self._store.leave(self._name(place, number))
+
+        return Child(f"worker-{place}", start, died)
+
+    def _name(self, place: int, number: int) -> str:
+        return f"{self.flow}-{self._token}-{place}-{number}"
+
+    async def _start_scheduler(self, _: int) -> asyncio.subprocess.Process:
+        return await self._start("scheduler")
+
+    async def _start_simulator(self, number: int) -> asyncio.subprocess.Process:
+        """On the same port each time, so that workers find it again."""
+        ready = self._folder.path / "simulator.ready"
+        ready.unlink(missing_ok=True)
+        options = self._options
+        port = self._base_url.rpartition(":")[2] if number else "0"
+        process = await start_logged(
+            program(
+                *("simulator", "--port", port, "--ready-file", str(ready)),
+                *("--journal", str(self._folder.simulator(self._org))),
+                *("--limits", write_limits(options.limits)),
+                *("--quota", "none" if options.quota is None else str(options.quota)),
+                *("--service", "lognormal:0.3,0.5"),
+            ),
+            self._log,
+            {},
+        )
+        self._base_url = await _read_when_ready(ready, process)
+        return process
+
+    async def _start(self, command: str, **settings: str) -> asyncio.subprocess.Process:
+        common = {
+            "MILLPOND_REDIS_URL": self._url,
+            "MILLPOND_PARTITION": self._settings.partition,
+            "MILLPOND_LOG_LEVEL": self._settings.log_level,
+        }
+        return await start_logged(program(command), self._log, {**common, **settings})
+
+    @property
+    def _log(self) -> Path:
+        return self._folder.path / "log.jsonl"
+
+
+async def _read_when_ready(ready: Path, process: asyncio.subprocess.Process) -> str:
+    try:
+        async with asyncio.timeout(_SIMULATOR_START_S):
+            while not ready.exists():
+                if process.returncode is not None:
+                    raise Unavailable("the simulator ended at its start; see log.jsonl")
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise Unavailable(f"the simulator was not ready in {_SIMULATOR_START_S} s") from None
+    return ready.read_text().strip()

@@ -1,0 +1,31 @@
+"""Waiting for the server, with an end."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from millpond.errors import Unavailable
+from millpond.store.store import Store
+
+log = structlog.get_logger()
+
+AGAIN_S = 0.25
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, but not past the wish to stop."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+
+
+async def hello_until(stop: asyncio.Event, store: Store) -> None:
+    """Say hello as soon as the server answers."""
+    while not stop.is_set():
+        try:
+            await store.hello()
+            return
+        except Unavailable as error:
+            log.warning("store_unavailable", error=str(error))
+            await pause(stop, AGAIN_S)

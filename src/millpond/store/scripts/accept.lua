@@ -1,0 +1,34 @@
+#!lua
+-- accept: -> queued
+--
+-- Jobs enter their flow. A job that is known already stays as it is, so that a caller who had no
+-- answer may ask again.
+--
+-- uses base flow
+-- ARGV  4 flow
+--       5 ...   per job, at most 200: id, need (characters), note (told back with its answer), payload
+--
+-- Replies  {'accepted', new, held}   jobs that were new; jobs of the flow that are held now
+--          {'unknown'}               no such flow
+
+local flow = arg[1]
+local f = P .. 'f:' .. flow
+if redis.call('EXISTS', f) == 0 then return reply('unknown') end
+
+local new = 0
+for i = 2, #arg, 4 do
+  local job, need, note, payload = unpack(arg, i, i + 3)
+  if redis.call('EXISTS', P .. 'j:' .. job) == 0 then
+    redis.call('HSET', P .. 'j:' .. job, 'state', 'queued', 'flow', flow,
+      'need', need, 'note', note)
+    redis.call('SET', P .. 'y:' .. job, payload)
+    redis.call('RPUSH', f .. ':q', need .. '|' .. job)
+    new = new + 1
+  end
+end
+if new > 0 then
+  redis.call('HINCRBY', f, 'open', new)
+  redis.call('HINCRBY', f, 'held', new)
+  enter(flow)
+end
+return reply('accepted', new, tonumber(redis.call('HGET', f, 'held')) or 0)

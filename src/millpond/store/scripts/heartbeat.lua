@@ -1,0 +1,52 @@
+#!lua flags=allow-oom
+-- heartbeat: a worker lives
+--
+-- Registers it, renews its lease and puts the count of free slots right. Calls of its claims
+-- that it does not name never reached it (a lost reply) and are given back. After a restart of
+-- the server it names every call that it holds, and what the server has forgotten is held again.
+--
+-- uses base flow hold
+-- ARGV  4 worker
+--       5 pool
+--       6 free       slots
+--       7 seq        the last claim whose answer the worker has seen
+--       8 lease_ms
+--       9 life       for which it has told everything; it first repeats its late settles
+--      10 ...        per call held: id, lane, flow, need
+--
+-- Replies  {'beating'}
+
+local worker, pool, free, seq, lease_ms, told_life = unpack(arg, 1, 6)
+local w = P .. 'w:' .. worker
+local old_free, old_life = unpack(redis.call('HMGET', w, 'free', 'life'))
+redis.call('HINCRBY', M, 'free:' .. pool, free - (tonumber(old_free) or 0))
+redis.call('HSET', w, 'pool', pool, 'free', free, 'life', told_life)
+redis.call('ZADD', P .. 'workers', lease_now + lease_ms, worker)
+
+local held = {}
+for i = 7, #arg, 4 do
+  local id, lane, flow, need = unpack(arg, i, i + 3)
+  held[id] = true
+  if old_life and old_life ~= told_life and redis.call('EXISTS', P .. 'c:' .. id) == 0 then
+    -- Forgotten by a server that lost its last moments: the call is on its way all the same.
+    local org, counted = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'counted'))
+    if org then
+      redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need,
+        'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
+      redis.call('SADD', P .. 'wc:' .. worker, id)
+      redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
+      count(read_call(id), 'reserved', tonumber(need))
+    end
+  end
+end
+
+for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do
+  local call = read_call(id)
+  if not call or call.worker ~= worker then
+    redis.call('SREM', P .. 'wc:' .. worker, id)
+  elseif not held[id] and tonumber(redis.call('HGET', P .. 'c:' .. id, 'seq')) <= tonumber(seq) then
+    redis.call('SREM', P .. 'wc:' .. worker, id)   -- its slot is in the count that came
+    unsend(call)
+  end
+end
+return reply('beating')

@@ -1,0 +1,52 @@
+-- flow: putting a job in line, and telling what became of it.
+
+-- The flow takes turns again, from where its lane's virtual time stands; a paused one does not.
+local function enter(flow)
+  local lane, paused = unpack(redis.call('HMGET', P .. 'f:' .. flow, 'lane', 'paused'))
+  if not lane or paused then return end
+  local v = tonumber(redis.call('HGET', P .. 'l:' .. lane, 'v')) or 0
+  redis.call('ZADD', P .. 'l:' .. lane .. ':f', 'NX', v, flow)
+  wake(lane)
+end
+
+-- A queued job goes to the head of its flow: it has waited before.
+local function to_head(flow, job, need)
+  redis.call('LPUSH', P .. 'f:' .. flow .. ':q', need .. '|' .. job)
+  enter(flow)
+end
+
+-- The org's quota may have room again: its parked jobs are looked at.
+local function look_at_parked(org)
+  for _, flow in ipairs(redis.call('SRANDMEMBER', P .. 'o:' .. org .. ':parked', 50)) do
+    look_again(flow, now)
+  end
+end
+
+-- Characters of the quota that are neither used nor spoken for.
+local function quota_left(org)
+  local quota, used, reserved, estimated =
+    unpack(redis.call('HMGET', P .. 'o:' .. org, 'quota', 'used', 'reserved', 'estimated'))
+  if quota == 'none' then return math.huge end
+  return quota - (tonumber(used) or 0) - (tonumber(reserved) or 0) - (tonumber(estimated) or 0)
+end
+
+-- The last word about a job: its row goes to the flow's stream, where `flushed` takes it.
+local function finish(flow, job, state, body)
+  local note, attempts = unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts'))
+  redis.call('HSET', P .. 'j:' .. job, 'state', state)
+  redis.call('HDEL', P .. 'j:' .. job, 'call')
+  redis.call('DEL', P .. 'y:' .. job)
+  redis.call('XADD', P .. 'f:' .. flow .. ':out', '*', 'job', job, 'state', state,
+    'note', note, 'attempts', attempts or 0, 'body', body)
+  redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1)
+  redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
+end
+
+-- A call's row in the books: known, unknown (its reservation stays charged) or unsent.
+local function book(flow, call, jobs, outcome, characters)
+  redis.call('XADD', P .. 'f:' .. flow .. ':out', '*', 'call', call, 'jobs', jobs,
+    'outcome', outcome, 'characters', characters)
+end
+
+-- The jobs of a call: job ids hold no comma.
+local function each(jobs) return string.gmatch(jobs, '[^,]+') end

@@ -1,0 +1,52 @@
+-- hold: a call's place in every limit of its lane, and its share of the quota.
+
+-- Reserved characters of the org (where the lane counts against the quota) and of the flow.
+local function count(call, field, by)
+  if by == 0 then return end
+  if call.counted == '1' then redis.call('HINCRBY', P .. 'o:' .. call.org, field, by) end
+  redis.call('HINCRBY', P .. 'f:' .. call.flow, field, by)
+end
+
+local function read_call(id)
+  local c = redis.call('HMGET', P .. 'c:' .. id, 'lane', 'org', 'flow', 'jobs', 'need', 'state', 'worker',
+    'pool', 'counted')
+  if not c[1] then return nil end
+  return {id = id, lane = c[1], org = c[2], flow = c[3], jobs = c[4], need = tonumber(c[5]), state = c[6],
+    worker = c[7], pool = c[8], counted = c[9]}
+end
+
+-- Of a sent call the hold becomes a stamp, at the latest moment the provider can have counted it.
+local function stamp(call, at)
+  if redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id) == 1 then
+    redis.call('ZADD', P .. 'l:' .. call.lane .. ':s', at, call.id)
+  end
+end
+
+-- A worker's slot is free again.
+local function free_slot(call)
+  if redis.call('SREM', P .. 'wc:' .. call.worker, call.id) == 1 then
+    redis.call('HINCRBY', P .. 'w:' .. call.worker, 'free', 1)
+    redis.call('HINCRBY', M, 'free:' .. call.pool, 1)
+  end
+end
+
+-- A call that was never sent: no stamp, no charge, its jobs are first in line again.
+local function unsend(call)
+  redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id)
+  count(call, 'reserved', -call.need)
+  for job in each(call.jobs) do
+    local of, need = unpack(redis.call('HMGET', P .. 'j:' .. job, 'call', 'need'))
+    if of == call.id then
+      redis.call('HSET', P .. 'j:' .. job, 'state', 'queued')
+      redis.call('HDEL', P .. 'j:' .. job, 'call')
+      to_head(call.flow, job, need)
+    end
+  end
+  book(call.flow, call.id, call.jobs, 'unsent', 0)
+  if call.state == 'running' then free_slot(call) end
+  redis.call('DEL', P .. 'c:' .. call.id)
+  -- This hold may be what the lane is blocked by, so a look that was put off is due now.
+  redis.call('ZREM', P .. 'due', call.lane)
+  wake(call.lane)
+  if redis.call('EXISTS', P .. 'o:' .. call.org .. ':parked') == 1 then look_at_parked(call.org) end
+end

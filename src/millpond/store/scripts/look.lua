@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- look: how things stand for a flow
+--
+-- uses base
+-- ARGV  4 flow
+--
+-- Replies  {'seen', JSON}   {org, flow, lane}: their fields, each limit with used and when it has room
+--          {'unknown'}
+
+local f = P .. 'f:' .. arg[1]
+local function fields(key)
+  local t, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do t[flat[i]] = flat[i + 1] end
+  return t
+end
+
+local flow = fields(f)
+if not flow.lane then return reply('unknown') end
+local l = P .. 'l:' .. flow.lane
+local lane = fields(l)
+lane.flight = redis.call('ZCARD', l .. ':flight')
+local windows = {}
+local assumed = cjson.decode(lane.assumed)
+for i, limit in ipairs(cjson.decode(lane.limits)) do
+  local amount, window = limit[1], limit[2]
+  local used = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf') + lane.flight
+  local frees
+  for _, entry in ipairs(assumed) do
+    if entry[1] == window and entry[3] > now - window then
+      used = used + entry[2]
+      frees = entry[3] + window
+    end
+  end
+  local first = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', math.max(0, used - amount), 1, 'WITHSCORES')[2]
+  windows[i] = {used = used, frees_at = first and tonumber(first) + window or frees}
+end
+lane.windows = #windows > 0 and windows or nil
+flow.queued = redis.call('LLEN', f .. ':q')
+flow.parked = redis.call('ZCARD', f .. ':parked')
+flow.parked_least = redis.call('ZRANGE', f .. ':parked', 0, 0, 'WITHSCORES')[2]
+flow.later = redis.call('ZCARD', f .. ':later')
+flow.later_at = redis.call('ZRANGE', f .. ':later', 0, 0, 'WITHSCORES')[2]
+return reply('seen', cjson.encode({org = fields(P .. 'o:' .. flow.org), flow = flow, lane = lane}))

@@ -1,0 +1,304 @@
+"""The store: one method per script, each a change of state in one step.
+
+Everything that Redis knows of jobs, calls, limits and quota is read and written here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.exceptions import RedisError
+
+from millpond.domain.call import Claimed, ClaimedJob, Settlement
+from millpond.domain.limit import Limit
+from millpond.errors import StoreUnavailable, UnknownFlow
+from millpond.store import keys
+from millpond.store.gateway import Argument, Gateway
+from millpond.store.view import View, read_view
+
+ACCEPT_MOST = 200
+_ROWS_MOST = 200
+
+#: How long after we stopped watching a call the provider may still come to count it.
+LOST_GRACE_MS = 1_000
+_REAP_MOST = 20
+_DIED = orjson.dumps(
+    {
+        "error": {
+            "code": "worker_died",
+            "message": "the worker died each time this job was running; it is not tried again",
+            "pointer": None,
+            "provider_status": None,
+        }
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to accept. `need` is in characters; `note` comes back with the answer's row."""
+
+    id: str
+    need: int
+    note: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """An account and an endpoint, with the limits that hold for them."""
+
+    id: str
+    org: str
+    pool: str
+    limits: Sequence[Limit]
+    quota: int | None
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry of a flow's stream: a job's last word, or a call's line in the books."""
+
+    id: str
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What a worker tells of itself in a heartbeat."""
+
+    worker: str
+    pool: str
+    free: int
+    seq: int
+    lease_ms: int
+    life: int
+    held: Sequence[Claimed]
+
+
+class Store:
+    """The scripts of one partition, typed."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def hello(self) -> None:
+        await self.gateway.hello()
+
+    async def set_flow(self, flow: str, lane: Lane, *, attempts: int, crashes: int) -> None:
+        """Open a flow, its lane and org, or change them; used limits and quota are kept."""
+        limits = orjson.dumps([[limit.amount, limit.window_ms] for limit in lane.limits])
+        quota = "none" if lane.quota is None else lane.quota
+        await self.gateway.run(
+            "set",
+            lane.org,
+            quota,
+            lane.id,
+            lane.pool,
+            int(lane.counted),
+            limits,
+            flow,
+            attempts,
+            crashes,
+        )
+
+    async def accept(self, flow: str, jobs: Sequence[NewJob]) -> int:
+        """Queue jobs, at most ACCEPT_MOST; known ones stay. How many the flow holds now."""
+        args: list[Argument] = [flow]
+        for job in jobs:
+            args += [job.id, job.need, job.note, job.payload]
+        match await self.gateway.run("accept", *args):
+            case [b"accepted", _, held]:
+                return int(held)
+            case [b"unknown"]:
+                raise UnknownFlow(flow)
+            case other:
+                raise AssertionError(f"accept.lua replied {other}")
+
+    async def release(self, most: int) -> tuple[int, int | None]:
+        """Let calls go: how many went, and ms until a lane may move (None: after an event)."""
+        return _count_and_wait(await self.gateway.run("release", most))
+
+    async def promote(self, most: int) -> tuple[int, int | None]:
+        """Bring back jobs whose time or room has come: how many, and ms until the next."""
+        return _count_and_wait(await self.gateway.run("promote", most))
+
+    async def reap(self) -> tuple[int, int | None]:
+        """Take back calls of dead workers: how many, and ms until the next lease ends."""
+        return _count_and_wait(await self.gateway.run("reap", _REAP_MOST, LOST_GRACE_MS, _DIED))
+
+    async def turn(
+        self,
+        worker: WorkerState,
+        *,
+        settlements: Sequence[Settlement],
+        heartbeat: bool,
+        claim: int,
+    ) -> tuple[list[Claimed], bool]:
+        """A worker's whole turn in one round trip: settle, heartbeat, release, claim.
+
+        Returns what was claimed, and whether the worker is registered.
+        """
+        calls: list[tuple[str, Sequence[Argument]]] = []
+        if settlements:
+            calls.append(("settle", [self._settle_argument(one) for one in settlements]))
+        if heartbeat:
+            calls.append(("heartbeat", _heartbeat_arguments(worker)))
+        if claim:
+            calls.append(("release", [claim]))
+            calls.append(("claim", [worker.worker, worker.seq + 1, claim]))
+        replies = await self.gateway.run_all(calls)
+        if not claim:
+            return [], True
+        match replies[-1]:
+            case [b"claimed", *told]:
+                return [_claimed(one) for one in told], True
+            case [b"unknown"]:
+                return [], False
+            case other:
+                raise AssertionError(f"claim.lua replied {other}")
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[str]:
+        """End calls that were sent; a word for each: settled, or late."""
+        reply = await self.gateway.run("settle", *map(self._settle_argument, settlements))
+        return [word.decode() for word in reply[1:]]
+
+    async def heartbeat(self, worker: WorkerState) -> None:
+        await self.gateway.run("heartbeat", *_heartbeat_arguments(worker))
+
+    async def claim(self, worker: str, seq: int, most: int) -> list[Claimed] | None:
+        """Take released calls for a worker; None: the worker is not registered."""
+        match await self.gateway.run("claim", worker, seq, most):
+            case [b"claimed", *told]:
+                return [_claimed(one) for one in told]
+            case _:
+                return None
+
+    async def give_back(self, worker: str, calls: Iterable[str], *, unreachable: bool) -> None:
+        """End calls that were never sent; their jobs are first in line again."""
+        await self.gateway.run("give_back", worker, int(unreachable), *calls)
+
+    async def leave(self, worker: str) -> None:
+        """A worker is gone: what it held may be taken back at once."""
+        await self.gateway.run("leave", worker)
+
+    async def leave_pool(self, pool: str) -> None:
+        """All workers of a pool are gone."""
+        await self.gateway.run("leave", f"pool:{pool}")
+
+    async def pause(self, flow: str) -> None:
+        """The flow takes no more turns until it is set again."""
+        await self.gateway.run("pause", flow, 0)
+
+    async def pause_others(self, flow: str) -> None:
+        """All other flows of the partition take no more turns until they are set again."""
+        await self.gateway.run("pause", flow, 1)
+
+    async def forget(self, org: str, *, age_ms: int, most: int) -> int:
+        """Stop expecting an answer of calls that were lost long ago; how many."""
+        return int((await self.gateway.run("forget", org, age_ms, most))[1])
+
+    async def orgs(self) -> list[str]:
+        """All orgs of the partition."""
+        try:
+            found: Any = await self.gateway.redis.sscan(
+                keys.orgs(self.gateway.partition), count=1_000
+            )
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        return sorted(org.decode() for org in found[1])
+
+    async def flushed(self, flow: str, last: str | None, *, done: bool = False) -> int:
+        """Rows up to `last` are safe elsewhere and leave. How many jobs the flow still holds.
+
+        `done`: nothing more will come; the flow's own record leaves too if nothing is open.
+        """
+        while True:
+            match await self.gateway.run("flushed", flow, last or "", int(done)):
+                case [b"flushed", held]:
+                    return int(held)
+                case [b"more"]:
+                    continue
+                case other:
+                    raise AssertionError(f"flushed.lua replied {other}")
+
+    async def look(self, flow: str) -> View:
+        """How things stand: org, flow, lane. Raises UnknownFlow."""
+        match await self.gateway.run("look", flow):
+            case [b"seen", told]:
+                return read_view(told, now_ms=self.gateway.now_ms)
+            case _:
+                raise UnknownFlow(flow)
+
+    async def rows(self, flow: str, *, block_ms: int) -> list[Row]:
+        """The oldest rows that are not flushed; waits up to `block_ms` for one."""
+        key = keys.rows(self.gateway.partition, flow)
+        try:
+            found: Any = await self.gateway.redis.xread(
+                {key: "0"}, count=_ROWS_MOST, block=block_ms or None
+            )
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        entries = found[0][1] if found else []
+        return [
+            Row(id.decode(), {k.decode(): v.decode() for k, v in fields.items()})
+            for id, fields in entries
+        ]
+
+    def _settle_argument(self, one: Settlement) -> bytes:
+        since = self.gateway.monotonic_ms() - one.counted_by_ms
+        return orjson.dumps(
+            {
+                "id": one.id,
+                "lane": one.lane,
+                "since_ms": int(since) if since >= 0 else -int(-since) - 1,
+                "used": one.used,
+                "refused": one.refused,
+                "shut_ms": one.shut_ms,
+                "pause": one.pause,
+                "jobs": [
+                    {
+                        "id": job.id,
+                        "end": job.end,
+                        "failed": job.failed,
+                        "delay_ms": job.delay_ms,
+                        "body": job.body.decode(),
+                    }
+                    for job in one.jobs
+                ],
+            }
+        )
+
+
+def _heartbeat_arguments(worker: WorkerState) -> list[Argument]:
+    args: list[Argument] = [
+        worker.worker,
+        worker.pool,
+        worker.free,
+        worker.seq,
+        worker.lease_ms,
+        worker.life,
+    ]
+    for call in worker.held:
+        args += [call.id, call.lane, call.flow, call.need]
+    return args
+
+
+def _claimed(told: list[Any]) -> Claimed:
+    call, lane, org, flow, need, attempts, *jobs = told
+    return Claimed(
+        id=call.decode(),
+        lane=lane.decode(),
+        org=org.decode(),
+        flow=flow.decode(),
+        need=int(need),
+        attempts=int(attempts),
+        jobs=tuple(ClaimedJob(job.decode(), int(failures), body) for job, failures, body in jobs),
+    )
+
+
+def _count_and_wait(reply: list[Any]) -> tuple[int, int | None]:
+    _, count, wait = reply
+    return int(count), None if int(wait) < 0 else int(wait)

@@ -1,0 +1,1 @@
+"""Does the work: claims released calls, makes them, settles them."""

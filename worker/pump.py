@@ -1,0 +1,214 @@
+"""The hot path: claim released calls, make them, settle them.
+
+One loop takes a turn whenever something ended or the bell rang: in one round trip it settles
+what has ended, lets calls go for the slots that are free, and claims them. Each call runs as a
+task of its own. What the store has not confirmed is kept and told again, so an outage of the
+server costs time and nothing else.
+"""
+
+import asyncio
+import random
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from millpond.domain.call import Claimed, Settlement
+from millpond.errors import Unavailable
+from millpond.providers.outcome import NoAnswer, NotSent, Outcome
+from millpond.store.bell import Bell
+from millpond.store.store import Store, WorkerState
+from millpond.worker.verdict import settlement
+
+log = structlog.get_logger()
+
+#: Calls settled in one script: it must stay short for everyone else.
+_SETTLE_MOST = 50
+_CLAIM_MOST = 200
+_IDLE_S = 1.0
+_STORE_AWAY_S = 0.25
+#: How long settled calls are remembered, to be told again to a server that lost its last moments.
+_REMEMBER_MS = 10_000
+
+
+class Provider(Protocol):
+    async def send(self, call: Claimed) -> tuple[Outcome, float | None]:
+        """One request; its outcome, and when its response headers came (None: they did not)."""
+        ...
+
+
+class Pump:
+    """Runs the calls of one worker."""
+
+    def __init__(
+        self,
+        store: Store,
+        provider: Provider,
+        bell: Bell,
+        *,
+        worker: str,
+        pool: str,
+        slots: int,
+        lease_ms: int,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._bell = bell
+        self._worker = worker
+        self._pool = pool
+        self._slots = slots
+        self._lease_ms = lease_ms
+        self._seq = 0
+        self._held: dict[str, Claimed] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._ended: deque[Settlement] = deque()
+        self._unsent: deque[tuple[str, bool]] = deque()
+        self._settled: deque[tuple[float, Settlement]] = deque()
+        self._told_life = 0
+        self._beat_ms = float("-inf")
+
+    async def run_until(self, stop: asyncio.Event, *, hurry: asyncio.Event, grace_ms: int) -> None:
+        """Work until told to stop; then let what runs finish within the grace, or until told to
+        hurry."""
+        async with asyncio.TaskGroup() as calls:
+            while not stop.is_set():
+                claimed = await self._turn(claim=True)
+                for call in claimed:
+                    self._start(calls, call)
+                if not claimed and not self._ended and not self._unsent:
+                    await self._bell.wait(_IDLE_S)
+            await self._finish(hurry, grace_ms)
+
+    def _start(self, calls: asyncio.TaskGroup, call: Claimed) -> None:
+        self._held[call.id] = call
+        self._running[call.id] = calls.create_task(self._run(call), name=f"call-{call.id}")
+
+    async def _run(self, call: Claimed) -> None:
+        headers_ms: float | None = None
+        outcome: Outcome
+        try:
+            if self._lease_lapsed():
+                outcome = NotSent("the lease has ended", unreachable=False)
+            else:
+                outcome, headers_ms = await self._provider.send(call)
+        except asyncio.CancelledError:
+            outcome = NoAnswer("the worker was stopped before the answer came")
+        except Exception:
+            log.exception("call_broke", call=call.id)
+            outcome = NoAnswer("the worker could not make sense of the call")
+        self._end(call, outcome, headers_ms)
+
+    def _end(self, call: Claimed, outcome: Outcome, headers_ms: float | None) -> None:
+        ended = settlement(
+            call,
+            outcome,
+            headers_ms=headers_ms,
+            ended_ms=self._now_ms(),
+            chance=random.random,
+        )
+        if ended is not None:
+            self._ended.append(ended)
+        elif isinstance(outcome, NotSent):
+            self._unsent.append((call.id, outcome.unreachable))
+        self._running.pop(call.id, None)
+        log.info("call_ended", call=call.id, outcome=type(outcome).__name__)
+        self._bell.ring()
+
+    async def _turn(self, *, claim: bool) -> list[Claimed]:
+        """Tell the store what has happened and take what it has, in one round trip."""
+        try:
+            await self._give_back()
+            if self._store.gateway.life != self._told_life:
+                await self._tell_everything()
+            return await self._exchange(claim=claim)
+        except Unavailable as error:
+            log.warning("store_unavailable", error=str(error))
+            await asyncio.sleep(_STORE_AWAY_S)
+            return []
+
+    async def _exchange(self, *, claim: bool) -> list[Claimed]:
+        settlements = list(self._ended)[:_SETTLE_MOST]
+        free = self._slots - len(self._running)
+        beat_due = self._now_ms() - self._beat_ms > self._lease_ms / 6
+        if not settlements and not beat_due and not (claim and free):
+            return []
+        began_ms = self._now_ms()
+        claimed, registered = await self._store.turn(
+            self._state(free, without=settlements),
+            settlements=settlements,
+            heartbeat=beat_due,
+            claim=min(free, _CLAIM_MOST) if claim else 0,
+        )
+        self._confirm(settlements)
+        if beat_due:
+            self._beat_ms = began_ms
+        if not registered:
+            self._beat_ms = float("-inf")
+        elif claim and free:
+            self._seq += 1
+        return claimed
+
+    def _confirm(self, settlements: list[Settlement]) -> None:
+        now_ms = self._now_ms()
+        for one in settlements:
+            self._ended.popleft()
+            self._held.pop(one.id, None)
+            self._settled.append((now_ms, one))
+        while self._settled and self._settled[0][0] < now_ms - _REMEMBER_MS:
+            self._settled.popleft()
+
+    async def _give_back(self) -> None:
+        while self._unsent:
+            unreachable = self._unsent[0][1]
+            ids = [id for id, why in self._unsent if why == unreachable][:_CLAIM_MOST]
+            await self._store.give_back(self._worker, ids, unreachable=unreachable)
+            for id in ids:
+                self._unsent.remove((id, unreachable))
+                self._held.pop(id, None)
+
+    async def _tell_everything(self) -> None:
+        """The server was started again and may have lost its last moments."""
+        life = self._store.gateway.life
+        recent = [one for _, one in self._settled]
+        for i in range(0, len(recent), _SETTLE_MOST):
+            await self._store.settle(recent[i : i + _SETTLE_MOST])
+        self._told_life = life
+        free = self._slots - len(self._running)
+        await self._store.heartbeat(self._state(free, without=()))
+        self._beat_ms = self._now_ms()
+
+    async def _finish(self, hurry: asyncio.Event, grace_ms: int) -> None:
+        """Nothing new is claimed; calls end by themselves, or are cut when the grace is over."""
+        end_ms = self._now_ms() + grace_ms
+        while self._running and self._now_ms() < end_ms and not hurry.is_set():
+            await self._turn(claim=False)
+            await self._bell.wait(min(_IDLE_S, max(0.0, end_ms - self._now_ms()) / 1_000))
+        for task in list(self._running.values()):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(list(self._running.values()))
+        for _ in range(20):
+            if not self._ended and not self._unsent:
+                break
+            await self._turn(claim=False)
+        with suppress(Unavailable):
+            await self._store.leave(self._worker)
+
+    def _state(self, free: int, *, without: list[Settlement] | tuple[()]) -> WorkerState:
+        settling = {one.id for one in without}
+        return WorkerState(
+            worker=self._worker,
+            pool=self._pool,
+            free=free,
+            seq=self._seq,
+            lease_ms=self._lease_ms,
+            life=self._told_life,
+            held=[call for call in self._held.values() if call.id not in settling],
+        )
+
+    def _lease_lapsed(self) -> bool:
+        return self._now_ms() - self._beat_ms > self._lease_ms * 5 / 6
+
+    def _now_ms(self) -> float:
+        return self._store.gateway.monotonic_ms()
