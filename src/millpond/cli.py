@@ -179,6 +179,42 @@ def run(
 
 
 @app.command()
+def demo() -> None:
+    """Run twenty shipped prompts through the simulator and show the answers."""
+    from millpond.providers import cohere
+    from millpond.run.demo import demonstrate
+
+    def options_for(prompts: Path) -> Options:
+        return Options(
+            file=prompts,
+            format="text",
+            template=None,
+            endpoint=Endpoint.GENERATE,
+            model=cohere.MODELS[Endpoint.GENERATE],
+            params={},
+            max_tokens=60,
+            provider="simulator",
+            base_url=None,
+            key="demo",
+            mode="limited",
+            limits=mode_limits("limited", {}),
+            quota=LIMITED_QUOTA,
+            workers=1,
+            concurrency=20,
+            timeout_ms=60_000,
+            attempts=5,
+            data_dir=prompts.parent / "data",
+            out=prompts.with_suffix(".answers.jsonl"),
+            errors=prompts.with_suffix(".errors.jsonl"),
+            ledger=None,
+            as_json=False,
+            quiet=False,
+        )
+
+    raise typer.Exit(_do(lambda settings: demonstrate(options_for, settings)))
+
+
+@app.command()
 def worker() -> None:
     """Claim released calls, make them and settle them, until told to stop.
 

@@ -17,11 +17,11 @@ from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from millpond.embedded import processes
 from millpond.errors import NoServer
-from millpond.store.gateway import connect
 
 _START_S = 60
 _STOP_S = 20
@@ -85,7 +85,7 @@ class EmbeddedServer:
             await processes.stop(self.process, grace_s=_STOP_S)
 
     async def _answers(self, process: asyncio.subprocess.Process) -> None:
-        async with connect(self.url) as redis:
+        async with Redis.from_url(self.url, socket_timeout=1) as redis:
             while process.returncode is None:
                 with suppress(RedisError, OSError):
                     if await redis.ping():

@@ -1,0 +1,63 @@
+# `make demo` and `make test` each do all the set-up themselves: they need Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := src/millpond producer scheduler worker tests bench
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types bench model crash lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+demo: $(VENV)/.runtime  ## twenty prompts through the simulator
+	@$(BIN)/millpond demo
+
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/pytest
+
+check: $(VENV)/.dev format lint types test  ## format, lint, types, tests: what CI runs
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check $(CODE)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(CODE)
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## share of the permitted calls, measured against the ideal (some minutes)
+	$(BIN)/python bench/share.py
+
+model: $(VENV)/.dev  ## the model test at full size: a million steps (hours)
+	MODEL_STEPS=1000000 $(BIN)/pytest tests/property/test_model.py
+
+crash: $(VENV)/.dev  ## the crash tests at full size
+	CRASH_FULL=1 $(BIN)/pytest tests/crash
+
+lock:  ## resolve the dependencies anew (needs uv)
+	echo 'hatchling>=1.27,<2' | uv pip compile pyproject.toml - --extra embedded --extra speed \
+	  --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
+	  -q -o requirements.lock
+	echo 'hatchling>=1.27,<2' | uv pip compile pyproject.toml - --extra embedded --extra speed \
+	  --extra dev --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
+	  -c requirements.lock -q -o requirements-dev.lock
+
+clean:  ## remove the environment
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "millpond needs Python 3.11 or newer: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
