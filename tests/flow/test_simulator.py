@@ -147,6 +147,8 @@ async def test_a_call_is_answered_and_noted(run: Run) -> None:
         "status": 200,
         "refused_by": None,
         "characters": len("Tell me") + len(text),
+        "tokens": 2 + len(text.split()),
+        "inputs": 1,
         "answered": True,
     }
 
@@ -395,6 +397,9 @@ async def test_a_taken_port_is_an_error(run: Run) -> None:
         ("--service", "fast", "not a number"),
         ("--delay-in", "uniform:2,1", "ends before it starts"),
         ("--delay-out", "normal:1,2", "not understood"),
+        ("--stream-time", "slow", "not a number"),
+        ("--tokens", "0", "no text at all"),
+        ("--books", "cooked", "is not one of"),
         ("--fault", "418=1", "there is no fault '418'"),
         ("--journal", "/no/such/folder/journal", "a folder that exists"),
         ("--ready-file", "/no/such/folder/ready", "a folder that exists"),
@@ -429,13 +434,20 @@ async def test_the_report_is_made_from_the_journal(run: Run) -> None:
         "sustained": None,
         "sustained_ideal": None,
         "duplicates": 1,
+        "inputs": 3,
         "characters": 18,
+        "tokens": 6,
     }
 
     code, out, _ = finished("report", str(simulator.journal), "--total", "9", "--endpoint", "embed")
     assert code == 0
     assert "refused          3/1d: 1\n" in out
     assert "drain            -\n" in out
+
+    by = ("--endpoint", "generate", "--limit", "9tokens/1h")
+    code, _, err = finished("report", str(simulator.journal), *by)
+    assert code == 2
+    assert "9tokens/1h is not among the limits of the journal: none" in err
 
     code, _, err = finished("report", str(simulator.journal), "--json")
     assert code == 2

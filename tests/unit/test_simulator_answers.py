@@ -1,4 +1,4 @@
-"""What the simulator answers: the same to the same question, in Cohere's form."""
+"""What the simulator answers on Cohere's generate and embed: the same to the same question."""
 
 import json
 from typing import Any
@@ -7,16 +7,18 @@ import pytest
 
 from millpond.simulator import cohere
 from millpond.simulator.author import WORDS, Author
-from millpond.simulator.cohere import Embed, Generate, Invalid
+from millpond.simulator.chances import Chance, Constant, Uniform
+from millpond.simulator.cohere import Embed, Generate
+from millpond.simulator.wire import Invalid, api_key
 
 
 def generate(**fields: Any) -> dict[str, Any]:
     asked = cohere.request("generate", json.dumps(fields).encode())
     assert isinstance(asked, Generate)
     answer = asked.answer(Author(seed=1), "an-id")
-    body: dict[str, Any] = json.loads(answer.body)
+    body: dict[str, Any] = json.loads(answer.body())
     texts = [generation["text"] for generation in body["generations"]]
-    assert answer.characters == len(fields["prompt"]) + sum(map(len, texts))
+    assert answer.units.characters == len(fields["prompt"]) + sum(map(len, texts))
     return body
 
 
@@ -24,8 +26,9 @@ def embed(**fields: Any) -> dict[str, Any]:
     asked = cohere.request("embed", json.dumps(fields).encode())
     assert isinstance(asked, Embed)
     answer = asked.answer(Author(seed=1), "an-id")
-    assert answer.characters == sum(map(len, fields["texts"]))
-    body: dict[str, Any] = json.loads(answer.body)
+    assert answer.units.inputs == len(fields["texts"])
+    assert answer.units.characters == sum(map(len, fields["texts"]))
+    body: dict[str, Any] = json.loads(answer.body())
     return body
 
 
@@ -58,6 +61,35 @@ def test_texts_have_about_forty_tokens_in_the_middle() -> None:
     lengths = sorted(len(Author(1).text(str(n), tokens_max=9_999).words) for n in range(1_001))
 
     assert 36 <= lengths[500] <= 44
+
+
+@pytest.mark.parametrize(
+    ("length", "tokens_max", "tokens"),
+    [
+        #  asked for     allowed  what comes
+        (Constant(7),    9,       {7}),
+        (Constant(7),    5,       {5}),
+        (Uniform(2, 4),  9,       {2, 3, 4}),
+        (Uniform(2, 9),  2,       {2}),
+        (Constant(2_000), 3_000,  {2_000}),
+    ],
+)  # fmt: skip
+def test_the_length_of_texts_can_be_chosen(
+    length: Chance, tokens_max: int, tokens: set[int]
+) -> None:
+    author = Author(1, length)
+
+    texts = [author.text(str(n), tokens_max=tokens_max) for n in range(50)]
+
+    assert {len(text.words) for text in texts} == tokens
+
+
+def test_the_pieces_of_a_text_are_its_tokens() -> None:
+    text = Author(seed=1).text("a prompt", tokens_max=9)
+
+    assert "".join(text.pieces()) == str(text)
+    assert len(text.pieces()) == len(text.words) == 9
+    assert all(len(piece) <= 5 for piece in text.pieces())
 
 
 def test_every_word_is_a_plain_short_one() -> None:
@@ -111,6 +143,48 @@ def test_likelihoods_are_there_when_asked_for() -> None:
     assert [t["token"] for t in generation["token_likelihoods"]] == generation["text"].split()
 
 
+def lines(**fields: Any) -> list[dict[str, Any]]:
+    """What a stream consists of."""
+    asked = cohere.request("generate", json.dumps({**fields, "stream": True}).encode())
+    assert isinstance(asked, Generate)
+    pieces = asked.answer(Author(seed=1), "an-id").pieces
+    assert pieces is not None
+    assert all(piece.endswith(b"\n") and piece.count(b"\n") == 1 for piece in pieces())
+    return [json.loads(piece) for piece in pieces()]
+
+
+def test_a_stream_is_a_line_for_each_token_and_one_for_the_end() -> None:
+    whole = generate(prompt="Tell me", max_tokens=3)["generations"]
+    words = whole[0]["text"].split()
+
+    assert lines(prompt="Tell me", max_tokens=3) == [
+        {"event_type": "text-generation", "text": words[0], "is_finished": False},
+        {"event_type": "text-generation", "text": f" {words[1]}", "is_finished": False},
+        {"event_type": "text-generation", "text": f" {words[2]}", "is_finished": False},
+        {
+            "event_type": "stream-end",
+            "is_finished": True,
+            "finish_reason": "MAX_TOKENS",
+            "response": {"id": "an-id", "prompt": "Tell me", "generations": whole},
+        },
+    ]
+
+
+def test_the_lines_of_several_generations_are_numbered() -> None:
+    *texts, end = lines(prompt="Tell me", max_tokens=2, num_generations=2)
+
+    assert [text["index"] for text in texts] == [0, 0, 1, 1]
+    together = ["".join(text["text"] for text in texts if text["index"] == n) for n in (0, 1)]
+    assert [one["text"] for one in end["response"]["generations"]] == together
+
+
+def test_what_is_not_asked_for_as_a_stream_has_no_pieces() -> None:
+    asked = cohere.request("generate", b'{"prompt": "a", "stream": false}')
+
+    assert isinstance(asked, Generate)
+    assert asked.answer(Author(seed=1), "an-id").pieces is None
+
+
 def test_embed_answers_every_field_that_clients_read() -> None:
     body = embed(texts=["one", "two words"])
 
@@ -131,7 +205,7 @@ def test_characters_are_code_points_not_bytes() -> None:
     asked = cohere.request("embed", json.dumps({"texts": ["añb", "🙂"]}).encode())
 
     assert isinstance(asked, Embed)
-    assert asked.answer(Author(seed=1), "an-id").characters == 4
+    assert asked.answer(Author(seed=1), "an-id").units.characters == 4
 
 
 @pytest.mark.parametrize(
@@ -152,7 +226,6 @@ def test_characters_are_code_points_not_bytes() -> None:
         ("generate", b'{"prompt": "a", "num_generations": 6}', "from 1 to 5"),
         ("generate", b'{"prompt": "a", "temperature": "hot"}', "temperature should be of type"),
         ("generate", b'{"prompt": "a", "stream": 1}', "stream should be of type bool"),
-        ("generate", b'{"prompt": "a", "stream": true}', "streaming is not simulated"),
         ("embed", b"{}", "texts must be at least 1 element long"),
         ("embed", b'{"texts": []}', "texts must be at least 1 element long"),
         ("embed", b'{"texts": "a"}', "texts should be of type list"),
@@ -193,4 +266,4 @@ def test_null_means_unset_and_unknown_fields_are_let_be() -> None:
 def test_the_key_is_read_whatever_the_case_of_the_scheme(
     header: str | None, key: str | None
 ) -> None:
-    assert cohere.api_key(header) == key
+    assert api_key(header) == key

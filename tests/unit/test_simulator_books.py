@@ -4,22 +4,40 @@ from random import Random
 
 import pytest
 
-from millpond.simulator.books import STALE_MAX, Books, QuotaSpent
-from millpond.simulator.limits import Limit, limits
+from millpond.simulator.books import Books, QuotaSpent, Standing
+from millpond.simulator.journal import Call
+from millpond.simulator.limits import NOTHING, AtOnce, Limit, Unit, Units, limits
+from millpond.simulator.windows import STALE_MAX, Kind
 
 THREE = "generate=3/10s"
 
 
-def arrive(books: Books, at_ms: float, *, org: str = "acme", endpoint: str = "generate") -> str:
+def arrive(
+    books: Books,
+    at_ms: float,
+    *,
+    org: str = "acme",
+    endpoint: str = "generate",
+    units: Units = NOTHING,
+) -> str:
     """What the provider does with one call."""
-    match books.refusal(org, endpoint, at_ms):
+    page = books.page(org, endpoint)
+    match page.refusal(at_ms, units):
         case None:
-            books.admit(org, endpoint, at_ms)
+            page.admit(at_ms, units)
             return "admitted"
-        case Limit(written=written):
+        case Limit(written=written) | AtOnce(written=written):
+            page.turn_away(at_ms)
             return written
         case QuotaSpent():
+            page.turn_away(at_ms)
             return "quota"
+
+
+def spent(books: Books, *, org: str = "acme", endpoint: str = "generate") -> QuotaSpent | None:
+    against = books.page(org, endpoint).refusal(0, NOTHING)
+    assert against is None or isinstance(against, QuotaSpent)
+    return against
 
 
 @pytest.mark.parametrize(
@@ -118,19 +136,19 @@ def test_the_quota_refuses_once_what_is_settled_has_reached_it() -> None:
     books = Books({}, quota=100)
 
     books.settle("acme", "generate", 99)
-    assert books.refusal("acme", "generate", 0) is None
+    assert spent(books) is None
     books.settle("acme", "generate", 31)
-    assert books.refusal("acme", "generate", 0) == QuotaSpent(settled=130, quota=100)
+    assert spent(books) == QuotaSpent(settled=130, quota=100)
 
 
 def test_the_quota_is_each_organisations_and_on_generate_alone() -> None:
     books = Books({}, quota=100)
     books.settle("acme", "embed", 1_000)
-    assert books.refusal("acme", "generate", 0) is None
+    assert spent(books) is None
 
     books.settle("acme", "generate", 100)
-    assert books.refusal("acme", "embed", 0) is None
-    assert books.refusal("other", "generate", 0) is None
+    assert spent(books, endpoint="embed") is None
+    assert spent(books, org="other") is None
 
 
 def test_a_full_window_is_named_before_a_spent_quota() -> None:
@@ -140,3 +158,108 @@ def test_a_full_window_is_named_before_a_spent_quota() -> None:
 
     assert arrive(books, 1) == "1/10s"
     assert arrive(books, 10_000) == "quota"
+
+
+@pytest.mark.parametrize("unit", ["inputs", "characters", "tokens"])
+@pytest.mark.parametrize(
+    ("arrivals", "at_ms", "units", "admitted"),
+    [
+        #  already in (at, units)  arrives  with
+        ([],                       0,       10, True),
+        ([],                       0,       11, False),    # never fits
+        ([(0, 4)],                 1,       6,  True),
+        ([(0, 4)],                 1,       7,  False),
+        ([(0, 4), (500, 6)],       999,     1,  False),
+        ([(0, 4), (500, 6)],       999,     0,  True),
+        ([(0, 4), (500, 6)],       1_000,   4,  True),     # the edge is outside
+        ([(0, 4), (500, 6)],       1_000,   5,  False),
+    ],
+)  # fmt: skip
+def test_other_units_are_counted_with_those_of_the_call_itself(
+    unit: str, arrivals: list[tuple[float, int]], at_ms: float, units: int, admitted: bool
+) -> None:
+    books = Books(limits(f"embed=10{unit}/1s"), quota=None)
+    for earlier_ms, earlier in arrivals:
+        arrive(books, earlier_ms, endpoint="embed", units=Units(**{unit: earlier}))
+
+    became = arrive(books, at_ms, endpoint="embed", units=Units(**{unit: units}))
+
+    assert became == ("admitted" if admitted else f"10{unit}/1s")
+
+
+def test_calls_at_once_are_refused_until_one_has_left() -> None:
+    books = Books(limits("generate=2@once"), quota=None)
+    became = [arrive(books, at_ms) for at_ms in (0, 1, 2)]
+    books.leave("acme", "generate")
+    became += [arrive(books, at_ms) for at_ms in (3, 4)]
+
+    assert became == ["admitted", "admitted", "2@once", "admitted", "2@once"]
+    assert arrive(books, 4, org="other") == "admitted"
+
+
+def test_the_standing_is_that_of_the_shortest_window_of_the_unit() -> None:
+    books = Books(limits("generate=100/1d,3/10s,50tokens/5s"), quota=None)
+    for at_ms in (0, 4_000):
+        arrive(books, at_ms, units=Units(tokens=20))
+    page = books.page("acme", "generate")
+
+    assert page.standing(Unit.CALLS, 4_500) == Standing(3, 1, 9_500)
+    assert page.standing(Unit.TOKENS, 4_500) == Standing(50, 10, 4_500)
+    assert page.standing(Unit.TOKENS, 5_000) == Standing(50, 30, 4_000)
+    assert page.standing(Unit.INPUTS, 4_500) is None
+
+
+def row(at_ms: float | None, *, refused_by: str | None = None, characters: int = 0) -> Call:
+    return Call(
+        received_ms=0,
+        org="acme",
+        endpoint="generate",
+        attempt=None,
+        body_sha256="",
+        at_ms=at_ms,
+        refused_by=refused_by,
+        characters=characters,
+        tokens=7,
+    )
+
+
+def test_books_go_on_from_the_rows_of_a_journal() -> None:
+    books = Books(limits("generate=3/10s,30tokens/10s,9@once"), quota=100)
+
+    # In the order in which the calls ended.
+    books.restore([row(2_000, characters=60), row(500, refused_by="3/10s"), row(None), row(1_000)])
+
+    page = books.page("acme", "generate")
+    assert page.standing(Unit.CALLS, 3_000) == Standing(3, 1, 9_000)
+    assert page.standing(Unit.TOKENS, 3_000) == Standing(30, 16, 9_000)
+    assert page.flight.calls == 0
+    books.settle("acme", "generate", 40)
+    assert spent(books) == QuotaSpent(settled=100, quota=100)
+
+
+def test_refused_calls_come_in_again_where_they_count() -> None:
+    books = Books(limits("generate=3/10s"), quota=None, kind=Kind.COUNT_REFUSED)
+
+    books.restore([row(0), row(1, refused_by="fault"), row(2, refused_by="quota")])
+
+    assert arrive(books, 3) == "3/10s"
+
+
+def test_a_coin_says_which_front_end_takes_a_call_and_falls_the_same_again() -> None:
+    def front_ends() -> Books:
+        return Books(limits("generate=20/10s"), quota=None, kind=Kind.TWO_FRONTS, seed=3)
+
+    ran, again, restored = front_ends(), front_ends(), front_ends()
+    became = [arrive(ran, at_ms) for at_ms in range(30)]
+
+    # Ten each; one front end is full before the other.
+    first = became.index("20/10s")
+    assert 10 <= first < 20
+    assert "admitted" in became[first:]
+    assert became.count("admitted") <= 20
+    assert [arrive(again, at_ms) for at_ms in range(30)] == became
+    restored.restore(
+        row(at_ms, refused_by=None if one == "admitted" else one)
+        for at_ms, one in enumerate(became[:15])
+    )
+    assert [arrive(restored, at_ms) for at_ms in range(15, 30)] == became[15:]

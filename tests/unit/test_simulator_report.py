@@ -6,8 +6,8 @@ from itertools import count
 import pytest
 
 from millpond.simulator.journal import Call
-from millpond.simulator.limits import Limit
-from millpond.simulator.report import Report, pick, report, sustained, tightest
+from millpond.simulator.limits import AtOnce, Limit, Unit
+from millpond.simulator.report import Arrival, Report, named, pick, report, sustained, tightest
 from millpond.simulator.values import BadValue
 
 TWO = Limit(2, 10_000, "2/10s")
@@ -26,6 +26,7 @@ def call(
     body: str | None = None,
     status: int = 200,
     answered: bool = True,
+    tokens: int = 4,
 ) -> Call:
     received_ms = START_MS + received_s * 1_000
     return Call(
@@ -39,6 +40,8 @@ def call(
         status=429 if refused_by else status,
         refused_by=refused_by,
         characters=0 if refused_by else 10,
+        tokens=0 if refused_by else tokens,
+        inputs=0 if refused_by else 1,
         answered=answered,
     )
 
@@ -57,7 +60,8 @@ def test_a_run_by_the_ideal_policy_is_as_good_as_the_ideal() -> None:
     assert measured.sustained_ideal == pytest.approx(20 / 24)
     assert measured.bound == pytest.approx(10 / 11)
     assert (measured.drain, measured.drain_ideal) == (33.0, 33.0)
-    assert (measured.duplicates, measured.characters) == (0, 70)
+    assert measured.duplicates == 0
+    assert (measured.inputs, measured.characters, measured.tokens) == (7, 70, 28)
 
 
 def test_a_slower_run_is_measured_against_the_ideal_with_its_own_delays() -> None:
@@ -134,7 +138,7 @@ def test_drain_ends_with_the_last_call_that_was_to_be_made(
 def test_sustained_is_the_share_of_the_window_in_use_while_there_was_work(
     arrivals_s: Sequence[float], total: int, share: float | None
 ) -> None:
-    measured = sustained([at_s * 1_000 for at_s in arrivals_s], TWO, total)
+    measured = sustained([Arrival(at_s * 1_000, 1) for at_s in arrivals_s], TWO, total)
 
     assert measured == (None if share is None else pytest.approx(share))
 
@@ -152,12 +156,57 @@ def test_sustained_is_the_share_of_the_window_in_use_while_there_was_work(
 def test_a_run_is_measured_by_the_slowest_window_shorter_than_itself(
     run_s: float, written: str
 ) -> None:
-    limits = [TWO, Limit(6, 60_000, "6/60s"), Limit(1_440, 7_200_000, "1440/2h")]
+    tokens = Limit(1, 5_000, "1tokens/5s", Unit.TOKENS)
+    calls = [TWO, Limit(6, 60_000, "6/60s"), Limit(1_440, 7_200_000, "1440/2h")]
+    limits: list[Limit | AtOnce] = [AtOnce(1, "1@once"), tokens, *calls]
 
     chosen = tightest(limits, run_ms=run_s * 1_000)
 
     assert chosen is not None
     assert chosen.written == written
+
+
+TEN_TOKENS = Limit(10, 10_000, "10tokens/10s", Unit.TOKENS)
+
+
+def test_a_run_may_be_measured_by_a_limit_of_tokens() -> None:
+    """Tokens 6, 4, 5, 6, 10 arrive at 0, 0, 10, 21 and 31 s. The last ten are one more window's
+    worth, so from 10 to 21 s: 5 of 10 are in use until 20, then nothing. The ideal lets the first
+    two go at 0. At 11 the second is back, but five do not fit in its four: the third goes when the
+    first is back, at 13, the fourth when the third is, at 24, and the last at 35. From 10 to 24 s
+    there are 5 of 10 in use for 10 s. A token waits (6·3 + 4 + 5 + 6 + 10) / 31 s on average.
+    """
+    calls = [
+        call(0, delay_s=0, latency_s=3, tokens=6),
+        call(0, delay_s=0, tokens=4),
+        call(10, delay_s=0, tokens=5),
+        call(21, delay_s=0, tokens=6),
+        call(31, delay_s=0, tokens=10),
+    ]
+
+    measured = report(calls, [TWO, TEN_TOKENS], by=TEN_TOKENS)
+
+    assert measured.sustained == pytest.approx(0.5 * 10 / 11)
+    assert measured.sustained_ideal == pytest.approx(0.5 * 10 / 14)
+    assert measured.bound == pytest.approx(10 / (10 + 43 / 31))
+    assert (measured.drain, measured.drain_ideal) == (31.0, 35.0)
+
+
+def test_a_call_that_never_fits_goes_alone_in_the_ideal() -> None:
+    calls = [call(0, tokens=4), call(1, tokens=99), call(2, tokens=4)]
+
+    assert report(calls, [], by=TEN_TOKENS).drain_ideal == 22.0
+
+
+def test_the_limit_to_measure_by_is_named_as_it_was_written() -> None:
+    limits: list[Limit | AtOnce] = [TWO, AtOnce(20, "20@once"), TEN_TOKENS]
+
+    assert named(limits, "10tokens/10s") == TEN_TOKENS
+    assert named(limits, "2calls/10000ms") == TWO
+    with pytest.raises(BadValue, match=r"not among .*: 2/10s, 20@once, 10tokens/10s"):
+        named(limits, "10inputs/10s")
+    with pytest.raises(BadValue, match="20@once is not a window"):
+        named(limits, "20@once")
 
 
 def test_a_body_answered_twice_is_a_duplicate_and_one_that_was_not_is_none() -> None:
@@ -174,7 +223,7 @@ def test_a_body_answered_twice_is_a_duplicate_and_one_that_was_not_is_none() -> 
 
 
 def test_without_calls_or_limits_there_is_nothing_to_say() -> None:
-    nothing = Report(0, {}, None, None, None, None, None, 0, 0)
+    nothing = Report(0, {}, None, None, None, None, None, 0, 0, 0, 0)
 
     assert report([], [TWO]) == nothing
     assert report([], []) == nothing

@@ -2,10 +2,22 @@
 
 import pytest
 
-from millpond.simulator.faults import Breaks, Fault, Hangs, Refuses, Resets, faults
-from millpond.simulator.limits import Limit, limits
+from millpond.simulator.chances import Chance, Constant, Lognormal, Uniform, duration, length
+from millpond.simulator.faults import (
+    Breaks,
+    Fault,
+    Garbles,
+    Hangs,
+    Manner,
+    Refuses,
+    Resets,
+    ResetsBefore,
+    Spoils,
+    faults,
+)
+from millpond.simulator.limits import AtOnce, Limit, Unit, limits
 from millpond.simulator.values import BadValue, quota
-from millpond.simulator.weather import Constant, Duration, Lognormal, Uniform, Weather, duration
+from millpond.simulator.weather import Weather
 
 
 def test_limits_are_read_for_each_endpoint_with_each_of_its_windows() -> None:
@@ -13,6 +25,19 @@ def test_limits_are_read_for_each_endpoint_with_each_of_its_windows() -> None:
         "generate": (Limit(60, 60_000, "60/60s"), Limit(50_000, 86_400_000, "50000/1d")),
         "embed": (Limit(500, 60_000, "500/1m"),),
     }
+
+
+def test_limits_may_be_of_any_unit_and_of_calls_at_once() -> None:
+    assert limits("embed=60/60s,9calls/1s,2000inputs/60s,7characters/1d,20000tokens/60s,20@once")[
+        "embed"
+    ] == (
+        Limit(60, 60_000, "60/60s", Unit.CALLS),
+        Limit(9, 1_000, "9calls/1s", Unit.CALLS),
+        Limit(2_000, 60_000, "2000inputs/60s", Unit.INPUTS),
+        Limit(7, 86_400_000, "7characters/1d", Unit.CHARACTERS),
+        Limit(20_000, 60_000, "20000tokens/60s", Unit.TOKENS),
+        AtOnce(20, "20@once"),
+    )
 
 
 def test_none_is_no_limit() -> None:
@@ -24,7 +49,7 @@ def test_none_is_no_limit() -> None:
     [("250ms", 250), ("1.5s", 1_500), ("2m", 120_000), ("1h", 3_600_000), ("30d", 2_592_000_000)],
 )
 def test_a_window_may_have_any_unit(length: str, length_ms: float) -> None:
-    assert limits(f"embed=1/{length}")["embed"][0].length_ms == length_ms
+    assert limits(f"embed=1/{length}")["embed"] == (Limit(1, length_ms, f"1/{length}"),)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +67,11 @@ def test_a_window_may_have_any_unit(length: str, length_ms: float) -> None:
         ("embed=1.5/60s", "'1.5/60s' is not AMOUNT/LENGTH"),
         ("embed=0/60s", "amount or a length of 0"),
         ("embed=60/0s", "amount or a length of 0"),
+        ("embed=60 tokens/60s", "is not AMOUNT/LENGTH"),
+        ("embed=60words/60s", "is not AMOUNT/LENGTH"),
+        ("embed=20@twice", "nor AMOUNT@once"),
+        ("embed=0@once", "amount or a length of 0"),
+        ("embed=20tokens@once", "only calls can be limited at once"),
     ],
 )
 def test_limits_that_cannot_be_read_are_refused_with_the_reason(text: str, fault: str) -> None:
@@ -69,7 +99,7 @@ def test_a_quota_that_is_neither_is_refused(text: str) -> None:
         ("lognormal:0.2,0.8", Lognormal(0.2, 0.8)),
     ],
 )
-def test_a_duration_is_a_number_or_a_distribution(text: str, expected: Duration) -> None:
+def test_a_duration_is_a_number_or_a_distribution(text: str, expected: Chance) -> None:
     assert duration(text) == expected
 
 
@@ -93,16 +123,60 @@ def test_a_duration_that_cannot_be_read_is_refused_with_the_reason(text: str, fa
         duration(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7", Constant(7)),
+        ("uniform:1,9", Uniform(1, 9)),
+        ("lognormal:200,0.8", Lognormal(200, 0.8)),
+    ],
+)
+def test_a_length_is_a_number_of_tokens_or_a_distribution(text: str, expected: Chance) -> None:
+    assert length(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "not a number"),
+        ("0", "no text at all"),
+        ("1.5", "not a whole number"),
+        ("uniform:0,9", "begins below 1 token"),
+        ("normal:1,2", "write TOKENS"),
+    ],
+)
+def test_a_length_that_cannot_be_read_is_refused_with_the_reason(text: str, fault: str) -> None:
+    with pytest.raises(BadValue, match=fault):
+        length(text)
+
+
 def test_faults_are_read_with_their_options() -> None:
     assert faults(
         ["429=0.02,retry_after=3", "429=0.1", "500=.01", "reset_after=0", "hang=0.5"]
     ) == (
-        Fault(0.02, Refuses(429, 3)),
+        Fault(0.02, Refuses(429, "3")),
         Fault(0.1, Refuses(429, None)),
         Fault(0.01, Breaks(500)),
         Fault(0, Resets()),
         Fault(0.5, Hangs()),
     )
+
+
+def test_every_other_fault_has_a_name() -> None:
+    names = ["429_garbage", "reset_before", "503", "error_200", "garbage", "wrong_types"]
+    ways = ["short_body", "drip", "stream_cut"]
+
+    assert [one.behaviour for one in faults([f"{name}=0.01" for name in (*names, *ways)])] == [
+        Refuses(429, "in a little while"),
+        ResetsBefore(),
+        Breaks(503),
+        Breaks(200),
+        Garbles(json=False),
+        Garbles(json=True),
+        Spoils(Manner.SHORT),
+        Spoils(Manner.DRIPPED),
+        Spoils(Manner.CUT),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +204,7 @@ def weather(*texts: str, seed: int = 1) -> Weather:
         service=Lognormal(0.2, 0.8),
         delay_in=Uniform(0, 0.6),
         delay_out=Constant(0.25),
+        stream=Uniform(1, 2),
         faults=faults(texts),
     )
 
@@ -137,6 +212,7 @@ def weather(*texts: str, seed: int = 1) -> Weather:
 def test_the_same_seed_makes_the_same_weather_whatever_goes_wrong() -> None:
     calm, stormy = weather(), weather("500=0.5")
     drawn = [(calm.delay_in_s(), calm.service_s(), calm.delay_out_s()) for _ in range(50)]
+    stormy.stream_s()
 
     again = []
     for _ in range(50):

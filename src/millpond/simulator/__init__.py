@@ -9,12 +9,13 @@ One call:
     received_ms               at_ms      429        402      weather   400       settle     headers_ms
 
     commands.py   the options, and the subcommand `report`
-    server.py     HTTP, the process, what a leaving client means
+    server.py     HTTP, the process, which path leads where;  sending.py: how a reply goes out
     provider.py   the path above, from arrival to what is to be answered
-    books.py      who was admitted when, and what was charged
+    books.py      who was admitted when, and what was charged;  windows.py: ways to count
     weather.py    delays and service times;  faults.py: what goes wrong
-    cohere.py     the wire;  author.py: the words and numbers in the answers
+    wire.py       what the wires have in common:  cohere.py, openai.py
+    author.py     the words and numbers in the answers;  classify.py: which label a text gets
     journal.py    one line a call
     report.py     what the journal says about the run
-    limits.py, values.py   how options are spelt
+    limits.py, chances.py, values.py   how options are spelt
 """  # noqa: E501 (the picture is one line)

@@ -7,13 +7,15 @@ characters a token and never more than five.
 import struct
 from dataclasses import dataclass
 from hashlib import blake2b
-from math import hypot, log
+from math import hypot
 from random import Random
+
+from millpond.simulator.chances import Chance, Lognormal
 
 DIMENSIONS = 32
 
-TOKENS_MEDIAN = 40
-TOKENS_SIGMA = 0.6
+#: How many tokens a text has if none are forbidden.
+LENGTH = Lognormal(40, 0.6)
 
 _WORDS = """
     the and but for with from over by at in on to of as if so then when now here
@@ -41,15 +43,20 @@ class Text:
     def __str__(self) -> str:
         return " ".join(self.words)
 
+    def pieces(self) -> list[str]:
+        """One for each token: joined, they are the text."""
+        return [word if nth == 0 else f" {word}" for nth, word in enumerate(self.words)]
+
 
 class Author:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, length: Chance = LENGTH) -> None:
         self._key = str(seed).encode()[:64]
+        self._length = length
 
     def text(self, prompt: str, *, tokens_max: int, nth: int = 0) -> Text:
         """The nth answer to the prompt; fewer tokens give the beginning of the same text."""
         rng = Random(self._digest(f"{nth} {prompt}", size=16))
-        tokens = max(1, round(rng.lognormvariate(log(TOKENS_MEDIAN), TOKENS_SIGMA)))
+        tokens = max(1, round(self._length.draw(rng)))
         words = rng.choices(WORDS, k=min(tokens, tokens_max))
         return Text(tuple(words), cut=tokens > tokens_max)
 
@@ -58,6 +65,10 @@ class Author:
         raw = struct.unpack(f"<{DIMENSIONS}h", self._digest(text, size=2 * DIMENSIONS))
         length = hypot(*raw)
         return [round(one / length, 6) for one in raw]
+
+    def taste(self, text: str) -> bytes:
+        """What decides between two that are equally good."""
+        return self._digest(text, size=8)
 
     def _digest(self, text: str, *, size: int) -> bytes:
         return blake2b(text.encode(), digest_size=size, key=self._key).digest()

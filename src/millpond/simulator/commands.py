@@ -6,10 +6,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from millpond.simulator import chances, values
 from millpond.simulator import faults as faults_
 from millpond.simulator import limits as limits_
-from millpond.simulator import values, weather
 from millpond.simulator.values import BadValue
+from millpond.simulator.windows import Kind
 
 Value = TypeVar("Value")
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 DURATION = "SECONDS, uniform:FROM,TO or lognormal:MEDIAN,SIGMA"
+LENGTH = "N, uniform:FROM,TO or lognormal:MEDIAN,SIGMA"
 
 
 @app.callback()
@@ -39,8 +41,19 @@ def simulator(
     ] = None,
     limits: Annotated[
         str,
-        typer.Option(help="ENDPOINT=AMOUNT/LENGTH,...;... in exact sliding windows, or none."),
-    ] = "generate=60/60s,50000/1d;embed=500/60s,100000/1d",
+        typer.Option(
+            help="ENDPOINT=AMOUNT[UNIT]/LENGTH,...;... or none. UNIT: calls (if there is none), "
+            "inputs, characters, tokens. AMOUNT@once: calls in flight."
+        ),
+    ] = "generate=60/60s,50000/1d;embed=500/60s,100000/1d;classify=500/60s,100000/1d",
+    books: Annotated[
+        Kind,
+        typer.Option(
+            help="How windows of calls are kept: exact (sliding), bucket (refilled evenly), fixed "
+            "(the clock's), slices (60 a window), count-refused (exact, but they count), "
+            "two-fronts (two, with half the amount each)."
+        ),
+    ] = Kind.EXACT,
     quota: Annotated[
         str, typer.Option(help="Characters each organisation has on generate, or none.")
     ] = "none",
@@ -53,19 +66,27 @@ def simulator(
     delay_out: Annotated[
         str, typer.Option(help=f"From the end of the work to the reply: {DURATION}.")
     ] = "0",
+    stream_time: Annotated[
+        str, typer.Option(help=f"From the first word of a stream to the last: {DURATION}.")
+    ] = "0",
+    tokens: Annotated[
+        str, typer.Option(help=f"How long an answer is if it may be so long: {LENGTH}.")
+    ] = "lognormal:40,0.6",
     seed: Annotated[int, typer.Option(help="Of all that is drawn, and of the answers.")] = 1,
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=PROBABILITY; repeatable. 429=0.02,retry_after=3 (seconds), 500=0.01, "
-            "503=0.01, reset_after=0.01 (works, then resets the connection), hang=0.005."
+            help="NAME=PROBABILITY; repeatable. 429=0.02,retry_after=3 (seconds), 429_garbage, "
+            "500, 503, error_200, hang, reset_before, reset_after (works, then resets the "
+            "connection), garbage, wrong_types, short_body, drip, stream_cut."
         ),
     ] = None,
 ) -> None:
     """Run a provider to try things on, with limits, faults and books of its own.
 
-    It answers Cohere's /v1/generate and /v1/embed until SIGTERM or SIGINT. Any key is taken and
-    names an organisation, but for the key "invalid".
+    It answers Cohere's /v1/generate, /v1/embed and /v1/classify and OpenAI's /v1/chat/completions
+    and /v1/embeddings until SIGTERM or SIGINT. Any key is taken and names an organisation, but for
+    the key "invalid".
     """
     if context.invoked_subcommand is not None:
         return
@@ -77,10 +98,13 @@ def simulator(
         journal=journal,
         limits=_read("--limits", limits_.limits, limits),
         quota=_read("--quota", values.quota, quota),
+        books=books,
         seed=seed,
-        service=_read("--service", weather.duration, service),
-        delay_in=_read("--delay-in", weather.duration, delay_in),
-        delay_out=_read("--delay-out", weather.duration, delay_out),
+        tokens=_read("--tokens", chances.length, tokens),
+        service=_read("--service", chances.duration, service),
+        delay_in=_read("--delay-in", chances.duration, delay_in),
+        delay_out=_read("--delay-out", chances.duration, delay_out),
+        stream=_read("--stream-time", chances.duration, stream_time),
         faults=_read("--fault", faults_.faults, fault or []),
     )
     _must_have_folder("--ready-file", ready_file)
@@ -106,7 +130,14 @@ def report(
     ] = False,
     org: Annotated[str | None, typer.Option(help="If there are several: whose calls.")] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="If there are several: generate or embed.")
+        str | None, typer.Option(help="If there are several: generate, embed or classify.")
+    ] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            help="The window to measure by, as it was written, such as 20000tokens/60s. "
+            "[default: the slowest of calls that is shorter than the run]"
+        ),
     ] = None,
 ) -> None:
     """What a journal says about a run, measured against what was possible.
@@ -118,14 +149,16 @@ def report(
     import orjson
 
     from millpond.simulator.journal import read
-    from millpond.simulator.report import pick
+    from millpond.simulator.report import named, pick
     from millpond.simulator.report import report as summed
 
     history = _read("JOURNAL", read, journal)
     meant = _read("--org/--endpoint", lambda calls: pick(calls, org, endpoint), history.calls)
     calls = [call for call in history.calls if (call.org, call.endpoint) == meant]
     written = history.starts[-1].limits.get(meant[1], []) if history.starts and meant else []
-    rows = summed(calls, [limits_.limit(one) for one in written], total=total)
+    limits = [limits_.limit(one) for one in written]
+    by = None if limit is None else _read("--limit", lambda text: named(limits, text), limit)
+    rows = summed(calls, limits, total=total, by=by)
     if as_json:
         typer.echo(orjson.dumps(rows).decode())
         return

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from millpond.simulator.limits import Limits
+from millpond.simulator.limits import Limits, Units
 from millpond.simulator.values import BadValue
 
 
@@ -37,11 +37,18 @@ class Call:
     status: int | None = None
     refused_by: str | None = None
     characters: int = 0
+    tokens: int = 0
+    inputs: int = 0
     answered: bool = False
 
     @property
     def admitted(self) -> bool:
         return self.refused_by is None and self.at_ms is not None and self.status != 401
+
+    @property
+    def units(self) -> Units:
+        """What it has been charged with."""
+        return Units(inputs=self.inputs, characters=self.characters, tokens=self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

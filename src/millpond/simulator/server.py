@@ -9,8 +9,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +18,17 @@ from typing import assert_never
 
 from aiohttp import web
 
-from millpond.simulator import cohere
+from millpond.simulator import cohere, openai, sending
 from millpond.simulator.author import Author
 from millpond.simulator.books import Books
-from millpond.simulator.faults import Fault, Hangs, Resets
+from millpond.simulator.chances import Chance
+from millpond.simulator.faults import Fault, Hangs, Resets, ResetsBefore
 from millpond.simulator.journal import Call, History, Journal, opened, start
-from millpond.simulator.limits import ENDPOINTS, Limits
-from millpond.simulator.provider import Outcome, Provider, Reply, now_ms, pause
-from millpond.simulator.weather import Duration, Weather
+from millpond.simulator.limits import Limits
+from millpond.simulator.provider import Outcome, Provider, Reply, Stream, now_ms, pause
+from millpond.simulator.weather import Weather
+from millpond.simulator.windows import Kind
+from millpond.simulator.wire import Wire, api_key
 
 HOST = "127.0.0.1"
 BACKLOG = 4_096
@@ -38,14 +39,25 @@ FILES_WANTED = 65_536
 #: Calls in flight at the end are cut, not waited for. (Zero would mean to aiohttp: no end.)
 SHUTDOWN_TIMEOUT_S = 0.05
 
-#: How often a hanging call looks whether its client has left.
-HANG_LOOK_S = 0.05
 
-PATHS = {f"/v1/{endpoint}": endpoint for endpoint in ENDPOINTS}
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a path leads to: whose limits count there, and which wire is spoken."""
 
-NOT_FOUND = Reply(404, cohere.error("404 page not found"))
-TOO_LARGE = Reply(413, cohere.error(f"the body is larger than {BODY_MAX_BYTES} bytes"))
-UNREAD = Reply(400, cohere.error("the body did not come to its end"))
+    endpoint: str
+    wire: Wire
+
+
+ROUTES = {
+    "/v1/generate": Route("generate", cohere),
+    "/v1/embed": Route("embed", cohere),
+    "/v1/classify": Route("classify", cohere),
+    "/v1/chat/completions": Route("generate", openai),
+    "/v1/embeddings": Route("embed", openai),
+}
+
+#: What is said on paths that nobody has.
+ELSEWHERE: Wire = cohere
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +67,13 @@ class Simulation:
     journal: Path | None
     limits: Limits
     quota: int | None
+    books: Kind
     seed: int
-    service: Duration
-    delay_in: Duration
-    delay_out: Duration
+    tokens: Chance
+    service: Chance
+    delay_in: Chance
+    delay_out: Chance
+    stream: Chance
     faults: Sequence[Fault]
 
 
@@ -81,9 +96,13 @@ async def _listen(simulation: Simulation, journal: Journal, history: History) ->
         service=simulation.service,
         delay_in=simulation.delay_in,
         delay_out=simulation.delay_out,
+        stream=simulation.stream,
         faults=simulation.faults,
     )
-    provider = Provider(_books(simulation, history), weather, Author(simulation.seed))
+    books = Books(simulation.limits, simulation.quota, kind=simulation.books, seed=simulation.seed)
+    # Earlier limits do not matter, the arrivals do.
+    books.restore(history.calls)
+    provider = Provider(books, weather, Author(simulation.seed, simulation.tokens))
     desk = Desk(provider, weather, journal)
     request = partial(web.BaseRequest, loop=loop, client_max_size=BODY_MAX_BYTES)
     server = web.Server(desk.take, request_factory=request, access_log=None)
@@ -110,28 +129,42 @@ class Desk:
         self._journal = journal
 
     async def take(self, request: web.BaseRequest) -> web.StreamResponse:
-        endpoint = PATHS.get(request.path)
-        if endpoint is None or request.method != "POST":
-            return _response(NOT_FOUND)
+        route = ROUTES.get(request.path)
+        if route is None or request.method != "POST":
+            return _error(404, "404 page not found", route)
+        call = Call(
+            received_ms=now_ms(),
+            org=api_key(request.headers.get("Authorization")),
+            endpoint=route.endpoint,
+            attempt=request.headers.get("X-Millpond-Attempt"),
+            body_sha256="",
+        )
+        fault = self._weather.fault()
+        if isinstance(fault, ResetsBefore):
+            return self._turn_away(call, request)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return _response(TOO_LARGE)
+            return _error(413, f"the body is larger than {BODY_MAX_BYTES} bytes", route)
         except (ConnectionError, web.RequestPayloadError):
-            return _response(UNREAD)
+            return _error(400, "the body did not come to its end", route)
 
-        call = Call(
-            received_ms=now_ms(),
-            org=cohere.api_key(request.headers.get("Authorization")),
-            endpoint=endpoint,
-            attempt=request.headers.get("X-Millpond-Attempt"),
-            body_sha256=sha256(body).hexdigest(),
-        )
+        # The head alone was no call yet.
+        call.received_ms = now_ms()
+        call.body_sha256 = sha256(body).hexdigest()
         try:
-            outcome = await self._provider.receive(call, body)
+            outcome = await self._provider.receive(call, route.wire, body, fault)
             return await self._hand_out(call, outcome, request)
         finally:
+            self._provider.leave(call)
             self._journal.write(call)
+
+    def _turn_away(self, call: Call, request: web.BaseRequest) -> web.StreamResponse:
+        """The body is never read, so nobody knows what was asked."""
+        call.refused_by = "fault"
+        sending.reset(request)
+        self._journal.write(call)
+        return _nothing()
 
     async def _hand_out(
         self, call: Call, outcome: Outcome, request: web.BaseRequest
@@ -139,72 +172,29 @@ class Desk:
         match outcome:
             case Reply():
                 await pause(self._weather.delay_out_s())
-                return await _send(call, outcome, request)
+                return await sending.send(call, outcome, request)
+            case Stream(units=units):
+                await pause(self._weather.delay_out_s())
+                settle = partial(self._provider.settle, call, units)
+                return await sending.stream(call, outcome, request, settle)
             case Resets():
-                _reset(request)
+                sending.reset(request)
             case Hangs():
-                await _until_gone(request)
+                await sending.until_gone(request)
             case _:
                 assert_never(outcome)
-        # aiohttp wants something to send; it finds the connection closed and drops it.
-        return web.Response()
+        return _nothing()
 
 
-async def _send(call: Call, reply: Reply, request: web.BaseRequest) -> web.StreamResponse:
-    """Write the reply, if someone is there to take it, and note how far it came."""
-    response = _response(reply)
-    transport = _transport(request)
-    if transport is None:
-        return response
-    # With no room in the buffer, the write ends when the last byte has left this process.
-    transport.set_write_buffer_limits(high=0)
-    call.status = reply.status
-    call.headers_ms = now_ms()
-    try:
-        await response.prepare(request)
-        await response.write_eof()
-    except ConnectionError:
-        return response
-    call.answered = _transport(request) is not None
-    return response
+def _nothing() -> web.StreamResponse:
+    """aiohttp wants something to send; it finds the connection closed and drops it."""
+    return web.Response()
 
 
-def _transport(request: web.BaseRequest) -> asyncio.Transport | None:
-    """The way back to the client; None when it has left."""
-    transport = request.transport
-    return None if transport is None or transport.is_closing() else transport
-
-
-async def _until_gone(request: web.BaseRequest) -> None:
-    """aiohttp tells no one that a client has left, unless by cancelling: so look for it."""
-    while _transport(request) is not None:  # noqa: ASYNC110
-        await asyncio.sleep(HANG_LOOK_S)
-
-
-def _reset(request: web.BaseRequest) -> None:
-    """Close so that the client sees a reset (RST) and not an orderly end."""
-    transport = _transport(request)
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-
-
-def _response(reply: Reply) -> web.Response:
-    headers = {"Content-Type": "application/json"}
-    if reply.retry_after_s is not None:
-        headers["Retry-After"] = str(reply.retry_after_s)
-    return web.Response(body=reply.body, status=reply.status, headers=headers)
-
-
-def _books(simulation: Simulation, history: History) -> Books:
-    """The books as the journal left them; earlier limits do not matter, its arrivals do."""
-    books = Books(simulation.limits, simulation.quota)
-    for call in sorted(history.calls, key=lambda call: call.at_ms or 0):
-        if call.admitted and call.org is not None and call.at_ms is not None:
-            books.admit(call.org, call.endpoint, call.at_ms)
-            books.settle(call.org, call.endpoint, call.characters)
-    return books
+def _error(status: int, message: str, route: Route | None) -> web.StreamResponse:
+    """The reply to what is no call, and so is in no journal."""
+    wire = ELSEWHERE if route is None else route.wire
+    return sending.whole(Reply(status, wire.error(status, message)))
 
 
 def _write_whole(path: Path, text: str) -> None:
