@@ -39,8 +39,9 @@ async def main(settings: Settings) -> None:
         store = Store(Gateway(redis, settings.partition))
         await hello_until(stop, store)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(bell.listen_until(stop), name="bell")
+            listening = tasks.create_task(bell.listen_until(stop), name="bell")
             await schedule_until(stop, store, bell)
+            listening.cancel()  # it may wait at the server for another second
 
 
 async def schedule_until(stop: asyncio.Event, store: Store, bell: Bell) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from millpond.domain.limit import Limit, parse_limit
@@ -35,6 +36,13 @@ class TestTime:
 
     def advance(self, ms: int) -> None:
         self.now_ms += ms
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went_at_first() -> Iterator[None]:
+    """A program that a test ran in this process may have sent them to a file of its own."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ server costs time and nothing else.
 import asyncio
 import random
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import structlog
 
 from millpond.domain.call import Claimed, Settlement
 from millpond.errors import Unavailable
-from millpond.providers.outcome import NoAnswer, NotSent, Outcome
+from millpond.providers.outcome import NoAnswer, NotSent, Outcome, Stopped
 from millpond.store.bell import Bell
 from millpond.store.store import Store, WorkerState
 from millpond.worker.verdict import settlement
@@ -76,6 +77,7 @@ class Pump:
                 claimed = await self._turn(claim=True)
                 for call in claimed:
                     self._start(calls, call)
+                self._bell.want(wanted=len(self._held) < self._slots)
                 if not claimed and not self._ended and not self._unsent:
                     await self._bell.wait(_IDLE_S)
             await self._finish(hurry, grace_ms)
@@ -93,7 +95,7 @@ class Pump:
             else:
                 outcome, headers_ms = await self._provider.send(call)
         except asyncio.CancelledError:
-            outcome = NoAnswer("the worker was stopped before the answer came")
+            outcome = Stopped()
         except Exception:
             log.exception("call_broke", call=call.id)
             outcome = NoAnswer("the worker could not make sense of the call")
@@ -129,13 +131,14 @@ class Pump:
 
     async def _exchange(self, *, claim: bool) -> list[Claimed]:
         settlements = list(self._ended)[:_SETTLE_MOST]
-        free = self._slots - len(self._running)
+        state = self._state(without=settlements)
+        free = state.free
         beat_due = self._now_ms() - self._beat_ms > self._lease_ms / 6
         if not settlements and not beat_due and not (claim and free):
             return []
         began_ms = self._now_ms()
         claimed, registered = await self._store.turn(
-            self._state(free, without=settlements),
+            state,
             settlements=settlements,
             heartbeat=beat_due,
             claim=min(free, _CLAIM_MOST) if claim else 0,
@@ -174,9 +177,9 @@ class Pump:
         for i in range(0, len(recent), _SETTLE_MOST):
             await self._store.settle(recent[i : i + _SETTLE_MOST])
         self._told_life = life
-        free = self._slots - len(self._running)
-        await self._store.heartbeat(self._state(free, without=()))
-        self._beat_ms = self._now_ms()
+        began_ms = self._now_ms()
+        await self._store.heartbeat(self._state(without=()))
+        self._beat_ms = began_ms
 
     async def _finish(self, hurry: asyncio.Event, grace_ms: int) -> None:
         """Nothing new is claimed; calls end by themselves, or are cut when the grace is over."""
@@ -195,16 +198,18 @@ class Pump:
         with suppress(Unavailable):
             await self._store.leave(self._worker)
 
-    def _state(self, free: int, *, without: list[Settlement] | tuple[()]) -> WorkerState:
+    def _state(self, *, without: Sequence[Settlement]) -> WorkerState:
+        """What we hold once these are settled. What has ended and is not settled is still held."""
         settling = {one.id for one in without}
+        held = [call for call in self._held.values() if call.id not in settling]
         return WorkerState(
             worker=self._worker,
             pool=self._pool,
-            free=free,
+            free=self._slots - len(held),
             seq=self._seq,
             lease_ms=self._lease_ms,
             life=self._told_life,
-            held=[call for call in self._held.values() if call.id not in settling],
+            held=held,
         )
 
     def _lease_lapsed(self) -> bool:

@@ -58,11 +58,12 @@ async def main(settings: Settings) -> None:
         log.info("worker_started", pool=settings.pool, slots=settings.slots)
         side_store = Store(Gateway(background_redis, settings.partition))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(bell.listen_until(stop), name="bell")
+            listening = tasks.create_task(bell.listen_until(stop), name="bell")
             tasks.create_task(
                 background.run_until(stop, settings.redis_url, side_store), name="background"
             )
             await pump.run_until(stop, hurry=hurry, grace_ms=settings.grace_ms)
+            listening.cancel()  # it may wait at the server for another second
 
 
 def _obey_signals(stop: asyncio.Event, hurry: asyncio.Event, bell: Bell) -> None:

@@ -15,6 +15,7 @@ from millpond.providers.outcome import (
     QuotaSpent,
     Refused,
     Rejected,
+    Stopped,
     Unwell,
 )
 from millpond.store.store import LOST_GRACE_MS
@@ -45,7 +46,7 @@ def settlement(
 
     def ended(used: int | None, jobs: tuple[JobEnd, ...], **more: Any) -> Settlement:
         counted_by = ended_ms + LOST_GRACE_MS if headers_ms is None else headers_ms
-        return Settlement(call.id, call.lane, counted_by, used, jobs, **more)
+        return Settlement(call, counted_by, used, jobs, **more)
 
     match outcome:
         case Answered(results, used):
@@ -69,6 +70,8 @@ def settlement(
             return ended(None if charged else 0, _after_failure(call, *why, chance))
         case NoAnswer(reason):
             return ended(None, _after_failure(call, "no_answer", reason, None, chance))
+        case Stopped():
+            return ended(None, _again(call))
         case NotSent():
             return None
         case _:

@@ -72,7 +72,10 @@ def millpond(
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="Records: JSON Lines, CSV, or a prompt a line.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Records: JSON Lines, CSV, or a prompt a line."),
+    ],
     format: Annotated[Format, typer.Option(help="What FILE is.")] = Format.AUTO,
     template: Annotated[
         str | None,
@@ -157,7 +160,7 @@ def run(
         max_tokens=max_tokens,
         provider=provider.value,
         base_url=None if base_url is None else _checked("--base-url", _read_url, base_url),
-        key=_key(provider, api_key_file),
+        key=_key(provider, api_key_file, own=base_url is None),
         mode=mode.value,
         limits=mode_limits(mode.value, named),
         quota=_quota(quota, mode),
@@ -254,7 +257,7 @@ def _do(work: Callable[[Settings], Awaitable[Result]], *, fast: bool = False) ->
         _end(error, 69)
     except Refused as error:
         _end(error, 1 if error.code == "folder_in_use" else 2)
-    except MillpondError as error:
+    except (MillpondError, OSError) as error:
         _end(error, 1)
 
 
@@ -315,14 +318,17 @@ def _quota(text: str | None, mode: Mode) -> int | None:
         return LIMITED_QUOTA if mode is Mode.LIMITED else None
     if text == "none":
         return None
-    if not re.fullmatch(r"[0-9_]{1,18}", text):
+    if not re.fullmatch(r"[0-9]{1,15}", text):
         raise typer.BadParameter(
             f"{text!r}: write a whole number of characters, or none", param_hint="--quota"
         )
     return int(text)
 
 
-def _key(provider: Provider, path: Path | None) -> str:
+def _key(provider: Provider, path: Path | None, *, own: bool) -> str:
+    """The provider's key. A simulator that is our own never sees a real one."""
+    if provider is Provider.SIMULATOR and own and path is None:
+        return "demo"
     if path is not None:
         try:
             key = path.read_text().strip()

@@ -52,11 +52,14 @@ class Settlement:
     `shut_ms` (0: it did not say how long). `pause` is why the lane must stand still, if it must.
     """
 
-    id: str
-    lane: str
+    call: Claimed
     counted_by_ms: float
     used: int | None
     jobs: tuple[JobEnd, ...]
     refused: bool = False
     shut_ms: int = 0
     pause: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.call.id

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from millpond.domain.job import Endpoint
 
 _WINDOW_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_FORM = re.compile(r"(\d+)\s*([a-z]*)\s*/\s*(\d+(?:\.\d+)?)\s*([smhd])")
+_FORM = re.compile(r"(\d{1,12})\s*([a-z]*)\s*/\s*(\d{1,12}(?:\.\d{1,12})?)\s*([smhd])")
 _AMOUNT_MOST = 1_000_000
 _WINDOW_MOST_MS = 31 * 86_400_000
 

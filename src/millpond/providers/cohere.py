@@ -96,6 +96,8 @@ class Cohere:
 
 def read(endpoint: Endpoint, payload: bytes, reply: Reply) -> Outcome:
     """What a reply means. A 200 that does not hold what was asked for is no answer."""
+    if 200 < reply.status < 300:
+        return NoAnswer(f"the reply has status {reply.status}, which holds no answer")
     if reply.status != 200:
         return judge(reply.status, _message(reply.body), reply.retry_after)
     try:
@@ -128,7 +130,7 @@ def _generated(asked: dict[str, Any], body: dict[str, Any]) -> Answered:
 def _embedded(asked: dict[str, Any], body: dict[str, Any]) -> Answered:
     found = body["embeddings"]
     if isinstance(found, dict):
-        found = next(iter(found.values()))
+        found = next(iter(found.values()), None)
     (embedding,) = found
     if not isinstance(embedding, list) or not all(isinstance(x, int | float) for x in embedding):
         raise TypeError

@@ -11,6 +11,8 @@ import aiohttp
 from millpond.providers.outcome import NoAnswer, NotSent
 
 BODY_MOST_BYTES = 32 * 1024 * 1024
+#: Name, connection and TLS together. It must end before all of the time is over: a call that
+#: fails there was surely not sent.
 _CONNECT_MOST_S = 10.0
 
 
@@ -45,7 +47,7 @@ class Http:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
             timeout=aiohttp.ClientTimeout(
-                total=self._timeout_s, sock_connect=min(_CONNECT_MOST_S, self._timeout_s)
+                total=self._timeout_s, connect=min(_CONNECT_MOST_S, self._timeout_s / 2)
             ),
             headers={
                 "Authorization": f"Bearer {self._key}",

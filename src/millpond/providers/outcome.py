@@ -11,6 +11,7 @@
 | 409, 425, 503, 529 | Unwell: tried again, backing off | yes | nothing |
 | any other status | Rejected: never tried again | | nothing |
 | timeout, reset, short or unreadable reply after sending | NoAnswer: tried again | yes | unknown |
+| cut because the worker was told to stop | Stopped: tried again | no | unknown |
 
 An unknown charge keeps the whole reservation: only that can never overshoot a quota.
 """
@@ -70,6 +71,11 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """We gave up waiting because we were told to stop; the work may have been done."""
+
+
+@dataclass(frozen=True, slots=True)
 class NotSent:
     """No byte left us. `unreachable`: no connection could be made."""
 
@@ -77,7 +83,9 @@ class NotSent:
     unreachable: bool
 
 
-Outcome = Answered | Refused | KeyRefused | QuotaSpent | Rejected | Unwell | NoAnswer | NotSent
+Outcome = (
+    Answered | Refused | KeyRefused | QuotaSpent | Rejected | Unwell | NoAnswer | Stopped | NotSent
+)
 
 _UNWELL_CHARGED = frozenset({408, 499})
 _UNWELL_FREE = frozenset({409, 425, 503, 529})

@@ -13,7 +13,7 @@ import orjson
 from millpond.producer.records import Invalid, Reader
 from millpond.run.feeder import Lines
 from millpond.run.options import Options
-from millpond.run.rows import RowFile, write_lines
+from millpond.run.rows import RowFile, check_writable, write_lines
 from millpond.store.store import Row
 
 
@@ -27,6 +27,8 @@ class Collector:
         self._answers = RowFile(folder / "answers.jsonl", options.out)
         self._errors = RowFile(folder / "errors.jsonl", options.errors)
         self._ledger = RowFile(self._ledger_path)
+        if options.ledger is not None:
+            check_writable(options.ledger)
         self.answered = Lines()
         for file in (self._answers, self._errors):
             for line in file.lines():

@@ -20,10 +20,13 @@ from typing import Any
 import orjson
 import structlog
 
-from millpond.errors import StoreUnavailable, Unavailable, UnknownFlow
+from millpond import logs
+from millpond.errors import NoServer, StoreUnavailable, Unavailable, UnknownFlow
 from millpond.producer.records import Reader, detect, survey
 from millpond.producer.template import Template
+from millpond.providers import cohere
 from millpond.run.collector import Collector
+from millpond.run.family import DEATHS_MOST
 from millpond.run.feeder import Feeder, Portion
 from millpond.run.folder import DataFolder, Ended, read_end, write_end
 from millpond.run.household import Household
@@ -47,7 +50,9 @@ _SERVER_AWAY_S = 15 * 60
 async def execute(options: Options, settings: Settings) -> int:
     """Do the run; its exit code."""
     began_s = time.monotonic()
+    _check_parameters(options)
     with DataFolder(options.data_dir) as folder:
+        logs.configure(settings.log_level, folder.log.open("a"))
         format = detect(options.file, options.format)
         template = None if options.template is None else Template(options.template)
         reader = Reader(options.file, format, field=options.field, template=template)
@@ -69,6 +74,7 @@ async def execute(options: Options, settings: Settings) -> int:
             collector,
             Feeder(reader, options, run_id, collector.answered),
             Household(options, settings, folder, run_id),
+            path=path,
             lines=found.records,
             began_s=began_s,
         )
@@ -76,7 +82,7 @@ async def execute(options: Options, settings: Settings) -> int:
             end, summary = await run.go()
         finally:
             collector.close()
-        return _finish(options, path, end, summary)
+        return _finish(options, end, summary)
 
 
 class Run:
@@ -89,9 +95,11 @@ class Run:
         feeder: Feeder,
         household: Household,
         *,
+        path: Path,
         lines: int,
         began_s: float,
     ) -> None:
+        self._path = path
         self._options = options
         self._collector = collector
         self._feeder = feeder
@@ -102,6 +110,7 @@ class Run:
         self._view: View | None = None
         self._looked_s = float("-inf")
         self._portion: Portion | None = None
+        self._life = 0
 
     async def go(self) -> tuple[End, Summary]:
         loop = asyncio.get_running_loop()
@@ -112,30 +121,36 @@ class Run:
                 async with self._household as store:
                     end = await self._work(store, shown)
                     await self._wind_down(store, end)
-            except Unavailable as error:
+            except (NoServer, StoreUnavailable) as error:
                 print(f"millpond: {error}", file=sys.stderr)
                 end = End.NO_SERVER
         return end, self._summary()
 
     def _interrupt(self) -> None:
         self._interrupts += 1
-        if self._interrupts > 1:
+        if self._interrupts == 1:
+            _say(self._options, "stopping: running calls may finish; Ctrl-C again cuts them")
+        else:
             self._household.hurry()
 
     async def _work(self, store: Store, shown: Progress) -> End:
         """Collect and feed until there is a reason to end."""
         away_since_s: float | None = None
+        self._life = store.gateway.life
         while True:
             if self._waiting == 0:
                 return End.DONE
             if self._interrupts:
                 return End.INTERRUPTED
             if self._household.gave_up:
+                print(
+                    f"millpond: {DEATHS_MOST} times a process of this run died, with no call made "
+                    f"in between; see {self._options.data_dir / 'log.jsonl'}",
+                    file=sys.stderr,
+                )
                 return End.GAVE_UP
             try:
-                moved = await self._collect(store)
-                moved = await self._feed(store) or moved
-                end = await self._look(store, shown, moved=moved)
+                end = await self._step(store, shown)
                 away_since_s = None
             except StoreUnavailable as error:
                 now_s = time.monotonic()
@@ -148,12 +163,29 @@ class Run:
             if end is not None:
                 return end
 
-    async def _collect(self, store: Store) -> bool:
+    async def _step(self, store: Store, shown: Progress) -> End | None:
+        """One round of the loop; the end that follows from what it saw, if one does."""
+        try:
+            await self._household.tell_of_the_dead()
+            moved = await self._collect(store, wait=not self._feeder.room)
+            self._look_for_restart(store)
+            moved = await self._feed(store) or moved
+            return await self._look(store, shown, moved=moved)
+        except UnknownFlow:
+            _say(self._options, "the server lost its data: its books begin anew, the run goes on")
+            await self._household.open_flow(store)
+            self._begin_again()
+            return None
+
+    async def _collect(self, store: Store, *, wait: bool) -> bool:
         """Put on disk what has ended, then let the server forget it."""
         flow = self._household.flow
-        rows = await store.rows(flow, block_ms=0 if self._feeder.room else _ROWS_WAIT_MS)
+        rows = await store.rows(flow, block_ms=_ROWS_WAIT_MS if wait else 0)
         if not rows:
             return False
+        if any(row.fields.get("outcome") == "known" for row in rows):
+            # The calls that dead workers left behind are counted too, but are of unknown outcome.
+            self._household.progress()
         jobs = await asyncio.to_thread(self._collector.take, rows)
         await store.flushed(flow, rows[-1].id)
         for job in jobs:
@@ -169,10 +201,23 @@ class Run:
         if self._portion.invalid:
             await asyncio.to_thread(self._collector.take_invalid, self._portion.invalid)
             self._portion.invalid.clear()
-        if self._portion.jobs:
-            await store.accept(self._household.flow, self._portion.jobs)
+        # If the reply to an earlier try was lost, some may have been answered in the meantime.
+        jobs = [job for job in self._portion.jobs if self._feeder.expects(job)]
+        if jobs:
+            await store.accept(self._household.flow, jobs)
         self._portion = None
         return True
+
+    def _look_for_restart(self, store: Store) -> None:
+        """A server that was started again may have lost the last jobs it was given."""
+        if store.gateway.life != self._life:
+            self._life = store.gateway.life
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Read the file from its start once more; what is known or on disk stays as it is."""
+        self._portion = None
+        self._feeder.begin_again()
 
     async def _look(self, store: Store, shown: Progress, *, moved: bool) -> End | None:
         """See how things stand, a few times a second; the end that follows from it, if one does."""
@@ -180,9 +225,7 @@ class Run:
         if now_s - self._looked_s < _LOOK_EVERY_S:
             return None
         self._looked_s = now_s
-        before, self._view = self._view, await store.look(self._household.flow)
-        if before is None or self._view.flow.calls > before.flow.calls:
-            self._household.progress()
+        self._view = await store.look(self._household.flow)
         shown.show(self._standing(self._view))
         fed = not moved and not self._feeder.room
         return end_of(self._view, fed=fed)
@@ -202,11 +245,14 @@ class Run:
         with suppress(Unavailable, UnknownFlow):
             self._view = await store.look(flow)
             if end is End.DONE:
+                summary = self._summary()
+                code = exit_code(end, failed=summary.failed)
+                write_end(self._path, Ended(code, summary.as_json()))
                 await store.flushed(flow, None, done=True)
 
     async def _collect_if_possible(self, store: Store) -> bool:
         try:
-            return await self._collect(store)
+            return await self._collect(store, wait=True)
         except StoreUnavailable:
             await asyncio.sleep(AGAIN_S)
             return False
@@ -243,16 +289,25 @@ class Run:
         )
 
 
+def _check_parameters(options: Options) -> None:
+    """What is wrong for every line is said before anything begins."""
+    cohere.request(
+        options.endpoint,
+        "?",
+        model=options.model,
+        max_tokens=options.max_tokens,
+        params=options.params,
+    )
+
+
 def _say(options: Options, text: str) -> None:
     if not options.quiet:
         print(text, file=sys.stderr)
 
 
-def _finish(options: Options, path: Path, end: End, summary: Summary) -> int:
+def _finish(options: Options, end: End, summary: Summary) -> int:
     code = exit_code(end, failed=summary.failed)
     told = summary.as_json()
-    if end is End.DONE:
-        write_end(path, Ended(code, told))
     _say(options, summary.for_people())
     if summary.resume_command is not None:
         _say(options, f"ended: {end.value}. To go on: {summary.resume_command}")

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 DEATHS_MOST = 10
 _AGAIN_FIRST_S = 0.1
 _AGAIN_MOST_S = 5.0
+#: For a child that came up while we were stopping already.
+_LATE_STOP_S = 5.0
 
 Start = Callable[[int], Awaitable[asyncio.subprocess.Process]]
 Died = Callable[[int], Awaitable[None]]
@@ -61,6 +63,9 @@ class Child:
                 return
             with suppress(Unavailable, OSError):
                 await self.begin()
+            if stopping.is_set():
+                await self.stop(grace_s=_LATE_STOP_S)
+                return
 
     async def stop(self, *, grace_s: float) -> None:
         if self._process is not None:

@@ -44,11 +44,13 @@ class Portion:
 
 
 class Feeder:
-    """Reads the file once from its start, skipping the lines that are answered."""
+    """Reads the file from its start, skipping the lines that are answered."""
 
     def __init__(self, reader: Reader, options: Options, run_id: str, answered: Lines) -> None:
+        self._reader = reader
         self._options = options
         self._run_id = run_id
+        self._answered = answered
         self._records: Iterator[Record | Invalid] = reader.read(answered.__contains__)
         self._sizes: dict[str, int] = {}
         self._bytes = 0
@@ -73,6 +75,17 @@ class Feeder:
             if self._bytes >= BYTES_MOST:
                 break
         return portion
+
+    def begin_again(self) -> None:
+        """Read from the start once more: the server may have forgotten jobs."""
+        self._records = self._reader.read(self._answered.__contains__)
+        self._sizes.clear()
+        self._bytes = 0
+        self.done = False
+
+    def expects(self, job: NewJob) -> bool:
+        """Whether a job that was taken from here has not left yet."""
+        return job.id in self._sizes
 
     def left(self, job: str) -> None:
         """A job is on disk and has left the server."""

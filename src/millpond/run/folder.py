@@ -83,6 +83,11 @@ class DataFolder:
     def server(self) -> Path:
         return self.path / "server"
 
+    @property
+    def log(self) -> Path:
+        """What the processes of a run warn of."""
+        return self.path / "log.jsonl"
+
     def simulator(self, account: str) -> Path:
         return self.path / f"simulator-{account}.jsonl"
 

@@ -56,6 +56,7 @@ class Household:
         self._others: list[Child] = []
         self._store: Store | None = None
         self._exits = AsyncExitStack()
+        self._gone: list[str] = []
         self._keepers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Store:
@@ -86,6 +87,16 @@ class Household:
     def gave_up(self) -> bool:
         """The processes keep dying and nothing gets done."""
         return self._deaths.too_many
+
+    async def tell_of_the_dead(self) -> None:
+        """We saw workers end, so nobody need wait for their leases. Said until it is heard."""
+        assert self._store is not None
+        with suppress(Unavailable):
+            while self._gone:
+                name = self._gone[0]
+                await self._store.leave(name)
+                if name in self._gone:  # else another keeper was as fast as we were
+                    self._gone.remove(name)
 
     def progress(self) -> None:
         """A call was settled: deaths are counted anew."""
@@ -133,8 +144,13 @@ class Household:
         await self._say_hello(store)
         if self._settings.redis_url is None:
             # The folder is ours alone: workers of an earlier start are dead, other runs rest.
-            await store.leave_pool(self._org)
+            await store.leave_all()
             await store.pause_others(self.flow)
+        await self.open_flow(store)
+        return store
+
+    async def open_flow(self, store: Store) -> None:
+        """The flow, its lane and org are as this start's options say."""
         options = self._options
         lane = Lane(
             id=f"{self._org}.{options.endpoint}",
@@ -145,7 +161,6 @@ class Household:
             counted=options.endpoint in COUNTED,
         )
         await store.set_flow(self.flow, lane, attempts=options.attempts, crashes=CRASHES_MOST)
-        return store
 
     async def _say_hello(self, store: Store) -> None:
         try:
@@ -157,8 +172,9 @@ class Household:
                         reason = error
                         await asyncio.sleep(AGAIN_S)
         except TimeoutError:
+            whose = "MILLPOND_REDIS_URL" if self._settings.redis_url else str(self._folder.server)
             raise NoServer(
-                f"no server answers at MILLPOND_REDIS_URL within {_SERVER_START_S} s: {reason}"
+                f"no server answers at {whose} within {_SERVER_START_S} s: {reason}"
             ) from None
 
     def _worker(self, place: int) -> Child:
@@ -179,10 +195,8 @@ class Household:
             )
 
         async def died(number: int) -> None:
-            """We saw it end, so nobody need wait for its lease."""
-            assert self._store is not None
-            with suppress(Unavailable):
-                await self._store.leave(self._name(place, number))
+            self._gone.append(self._name(place, number))
+            await self.tell_of_the_dead()
 
         return Child(f"worker-{place}", start, died)
 
@@ -206,7 +220,7 @@ class Household:
                 *("--quota", "none" if options.quota is None else str(options.quota)),
                 *("--service", "lognormal:0.3,0.5"),
             ),
-            self._log,
+            self._folder.log,
             {},
         )
         self._base_url = await _read_when_ready(ready, process)
@@ -218,11 +232,7 @@ class Household:
             "MILLPOND_PARTITION": self._settings.partition,
             "MILLPOND_LOG_LEVEL": self._settings.log_level,
         }
-        return await start_logged(program(command), self._log, {**common, **settings})
-
-    @property
-    def _log(self) -> Path:
-        return self._folder.path / "log.jsonl"
+        return await start_logged(program(command), self._folder.log, {**common, **settings})
 
 
 async def _read_when_ready(ready: Path, process: asyncio.subprocess.Process) -> str:

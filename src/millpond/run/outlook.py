@@ -48,9 +48,11 @@ def waiting_reason(view: View, limits: Sequence[Limit], *, wall_s: float) -> Rea
         return Reason(lane.paused, None, None, None, None)
     if quota_stops(view):
         return Reason("quota", "characters", org.used + org.estimated, org.quota, None)
-    if lane.shut_until_ms > view.now_ms:
-        name = {"unreachable": "provider unreachable", "refused": "the provider's own limit"}
-        return Reason(name[lane.shut_reason], None, None, None, at(lane.shut_until_ms))
+    shut_until_ms = lane.shut_until_ms if lane.shut_until_ms > view.now_ms else None
+    if lane.unreachable_since_ms is not None:
+        return Reason("provider unreachable", None, None, None, at(shut_until_ms))
+    if shut_until_ms is not None:
+        return Reason("the provider's own limit", None, None, None, at(shut_until_ms))
     full = [
         (window.frees_at_ms or view.now_ms, limit, window)
         for limit, window in zip(limits, lane.windows, strict=True)
@@ -66,12 +68,12 @@ def waiting_reason(view: View, limits: Sequence[Limit], *, wall_s: float) -> Rea
 
 def quota_stops(view: View) -> bool:
     """Every open job waits for quota and not even the smallest fits: time changes nothing."""
-    flow, left = view.flow, view.org.left
+    flow, org = view.flow, view.org
     return (
         0 < flow.open == flow.parked
-        and left is not None
+        and org.quota is not None
         and flow.parked_least is not None
-        and flow.parked_least > left
+        and flow.parked_least > org.quota - org.used - org.estimated
     )
 
 

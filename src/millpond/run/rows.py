@@ -36,6 +36,7 @@ class RowFile:
         self._own_path = own
         self._copy_path = copy
         self.rows = 0
+        self._unsafe: list[bytes] = []
         self._own = self._open_own()
         self._copy = None if copy is None else self._open_copy(copy)
 
@@ -43,16 +44,20 @@ class RowFile:
         """Add rows; they are safe when `sync` has returned."""
         for row in rows:
             self._own.write(row + b"\n")
-            if self._copy is not None:
-                self._copy.write(row + b"\n")
+        self._unsafe.extend(rows)
         self.rows += len(rows)
 
     def sync(self) -> None:
-        """Everything that was appended is on disk, and can be read in the copy."""
+        """Everything that was appended is on disk, and can be read in the copy.
+
+        In that order: a copy that were ahead when the machine stops would be foreign afterwards.
+        """
         self._own.flush()
         os.fsync(self._own.fileno())
         if self._copy is not None:
+            self._copy.writelines(row + b"\n" for row in self._unsafe)
             self._copy.flush()
+        self._unsafe.clear()
 
     def close(self) -> None:
         self._own.close()
@@ -94,6 +99,14 @@ class RowFile:
             shutil.copyfileobj(own, file, _BLOCK)
         file.flush()
         return file
+
+
+def check_writable(path: Path) -> None:
+    """Raise UnusableFile if a file cannot be written there; one that is there stays as it is."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise UnusableFile(f"{path} cannot be written: {error.strerror}") from None
 
 
 def write_lines(path: Path, rows: Iterable[bytes]) -> None:

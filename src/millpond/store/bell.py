@@ -19,6 +19,8 @@ class Bell:
         self._redis = redis
         self._key = key
         self._rang = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
 
     def ring(self) -> None:
         """Wake the waiter from inside this process."""
@@ -31,10 +33,21 @@ class Bell:
                 await self._rang.wait()
         self._rang.clear()
 
+    def want(self, *, wanted: bool) -> None:
+        """Whether this waiter could do anything now. If not, the next one is to hear the bell."""
+        if wanted:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+
     async def listen_until(self, stop: asyncio.Event) -> None:
+        """Hear the bell, and pass it on if it came when it was not wanted any more."""
         while not stop.is_set():
+            await self._wanted.wait()
             try:
                 if await self._redis.blpop([self._key], timeout=_LISTEN_S):  # type: ignore[misc]
+                    if not self._wanted.is_set():
+                        await self._redis.lpush(self._key, 1)  # type: ignore[misc]
                     self._rang.set()
             except (RedisError, OSError):
                 with suppress(TimeoutError):

@@ -28,7 +28,7 @@ from redis.exceptions import (
 )
 
 from millpond.clock import monotonic_ms
-from millpond.errors import StoreUnavailable, WrongLayout
+from millpond.errors import Refused, StoreUnavailable, WrongLayout
 from millpond.store import keys
 
 CONNECT_TIMEOUT_S = 2
@@ -36,6 +36,12 @@ READ_TIMEOUT_S = 5
 _HELLO_TRIES = 10
 
 Argument = str | int | bytes
+
+
+class BadAddress(Refused):
+    """An address that no client can be made for."""
+
+    code = "bad_address"
 
 
 class Time(Protocol):
@@ -88,13 +94,19 @@ def connect(url: str, *, blocking: bool = False) -> Redis:
 
     `blocking` is for commands that wait at the server for up to a few seconds.
     """
-    client: Redis = Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=READ_TIMEOUT_S * (3 if blocking else 1),
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-    )
+    try:
+        client: Redis = Redis.from_url(
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=READ_TIMEOUT_S * (3 if blocking else 1),
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+        )
+    except ValueError:
+        raise BadAddress(
+            "MILLPOND_REDIS_URL is no address: write redis://HOST:PORT, rediss://HOST:PORT or "
+            "unix:///PATH"
+        ) from None
     return client
 
 
@@ -134,9 +146,13 @@ class Gateway:
     ) -> list[list[Any]]:
         """Run scripts one after the other in one round trip."""
         replies = await self._send(calls, quiet)
+        known_life = self.life
         missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            await self._revive()
+            await self._revive(quiet)
+            if known_life not in {0, self.life}:
+                # What we were about to say may rest on what the server has forgotten.
+                raise StoreUnavailable("the server was started again")
             again = await self._send([calls[i] for i in missing], quiet)
             for i, reply in zip(missing, again, strict=True):
                 replies[i] = reply
@@ -176,12 +192,12 @@ class Gateway:
             case other:
                 raise AssertionError(f"a script replied {other!r}")
 
-    async def _revive(self) -> None:
+    async def _revive(self, quiet: str | None) -> None:
         async with self._reviving:
             try:
                 about = await self.redis.info("server")
                 pipe = self.redis.pipeline(transaction=False)
-                text, time = SCRIPTS["new_life"].text, self._envelope(None)
+                text, time = SCRIPTS["new_life"].text, self._envelope(quiet)
                 pipe.execute_command("EVAL", text, 1, self._prefix, *time, about["run_id"])
                 for script in SCRIPTS.values():
                     pipe.script_load(script.text)

@@ -184,9 +184,9 @@ class Store:
         """A worker is gone: what it held may be taken back at once."""
         await self.gateway.run("leave", worker)
 
-    async def leave_pool(self, pool: str) -> None:
-        """All workers of a pool are gone."""
-        await self.gateway.run("leave", f"pool:{pool}")
+    async def leave_all(self) -> None:
+        """All workers of the partition are gone."""
+        await self.gateway.run("leave", "")
 
     async def pause(self, flow: str) -> None:
         """The flow takes no more turns until it is set again."""
@@ -252,7 +252,10 @@ class Store:
         return orjson.dumps(
             {
                 "id": one.id,
-                "lane": one.lane,
+                "lane": one.call.lane,
+                "flow": one.call.flow,
+                "need": one.call.need,
+                "job_ids": ",".join(job.id for job in one.call.jobs),
                 "since_ms": int(since) if since >= 0 else -int(-since) - 1,
                 "used": one.used,
                 "refused": one.refused,

@@ -16,13 +16,6 @@ class OrgView:
     reserved: int
     estimated: int
 
-    @property
-    def left(self) -> int | None:
-        """Characters that are neither used nor spoken for; None: there is no quota."""
-        if self.quota is None:
-            return None
-        return self.quota - self.used - self.reserved - self.estimated
-
 
 @dataclass(frozen=True, slots=True)
 class FlowView:

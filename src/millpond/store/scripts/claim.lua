@@ -11,12 +11,12 @@
 --
 -- Replies  {'claimed', call...}   each {id, lane, org, flow, need, attempts allowed, job...}
 --                                 each job {id, failures, payload}
---          {'unknown'}            the worker is not registered: heartbeat first
+--          {'unknown'}            the worker is not registered in this life of the server: heartbeat first
 
 local worker, seq, most = arg[1], tonumber(arg[2]), tonumber(arg[3])
 local w = P .. 'w:' .. worker
-local pool, last_seq, last = unpack(redis.call('HMGET', w, 'pool', 'seq', 'last'))
-if not pool then return reply('unknown') end
+local pool, last_seq, last, told_life = unpack(redis.call('HMGET', w, 'pool', 'seq', 'last', 'life'))
+if not pool or tonumber(told_life) ~= life then return reply('unknown') end
 
 local function describe(call)
   local told = {call.id, call.lane, call.org, call.flow, call.need,

@@ -15,7 +15,7 @@ local SHUT_FIRST_MS, SHUT_MOST_MS = 500, 15000
 
 local worker, unreachable = arg[1], arg[2]
 local n = 0
-for i = 3, #arg do
+for i = #arg, 3, -1 do   -- the first comes to the head of the line
   local call = read_call(arg[i])
   if call and call.worker == worker and call.state == 'running' then
     n = n + 1

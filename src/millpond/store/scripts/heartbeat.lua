@@ -23,23 +23,37 @@ redis.call('HINCRBY', M, 'free:' .. pool, free - (tonumber(old_free) or 0))
 redis.call('HSET', w, 'pool', pool, 'free', free, 'life', told_life)
 redis.call('ZADD', P .. 'workers', lease_now + lease_ms, worker)
 
+-- A call that a server forgot which lost its last moments is on its way all the same: held again.
+local function hold_again(id, lane, flow, need)
+  local org, counted = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'counted'))
+  if not org or redis.call('ZSCORE', P .. 'l:' .. lane .. ':s', id) then return end   -- stamped: it has ended
+  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need,
+    'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
+  redis.call('SADD', P .. 'wc:' .. worker, id)
+  redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
+  count(read_call(id), 'reserved', tonumber(need))
+end
+
+-- The same where only its claim was forgotten.
+local function run_again(call)
+  redis.call('LREM', P .. 'ready:' .. call.pool, 0, call.id)
+  redis.call('HSET', P .. 'c:' .. call.id, 'state', 'running', 'worker', worker, 'seq', seq)
+  redis.call('SADD', P .. 'wc:' .. worker, call.id)
+  for job in each(call.jobs) do redis.call('HSET', P .. 'j:' .. job, 'state', 'running') end
+end
+
 local held = {}
 for i = 7, #arg, 4 do
   local id, lane, flow, need = unpack(arg, i, i + 3)
   held[id] = true
-  if old_life and old_life ~= told_life and redis.call('EXISTS', P .. 'c:' .. id) == 0 then
-    -- Forgotten by a server that lost its last moments: the call is on its way all the same.
-    local org, counted = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'counted'))
-    if org then
-      redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need,
-        'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
-      redis.call('SADD', P .. 'wc:' .. worker, id)
-      redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
-      count(read_call(id), 'reserved', tonumber(need))
-    end
+  if old_life ~= told_life then
+    local call = read_call(id)
+    if not call then hold_again(id, lane, flow, need) elseif call.state == 'ready' then run_again(call) end
   end
 end
 
+-- Who does not know of the server's new life yet may have settled what it does not name.
+if tonumber(told_life) ~= life then return reply('beating') end
 for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do
   local call = read_call(id)
   if not call or call.worker ~= worker then

@@ -5,14 +5,13 @@
 -- `reap` takes back what it held.
 --
 -- uses base
--- ARGV  4 worker   its id, or 'pool:' and a pool for all workers of the pool
+-- ARGV  4 worker   its id, or '' for all
 --
 -- Replies  {'left', n}
 
 local n = 0
 for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
-  local pool = redis.call('HGET', P .. 'w:' .. worker, 'pool')
-  if worker == arg[1] or pool and 'pool:' .. pool == arg[1] then
+  if worker == arg[1] or arg[1] == '' then
     redis.call('ZADD', P .. 'workers', -1, worker)
     n = n + 1
   end

@@ -20,19 +20,16 @@ local l = P .. 'l:' .. flow.lane
 local lane = fields(l)
 lane.flight = redis.call('ZCARD', l .. ':flight')
 local windows = {}
-local assumed = cjson.decode(lane.assumed)
 for i, limit in ipairs(cjson.decode(lane.limits)) do
   local amount, window = limit[1], limit[2]
   local used = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf') + lane.flight
-  local frees
-  for _, entry in ipairs(assumed) do
-    if entry[1] == window and entry[3] > now - window then
-      used = used + entry[2]
-      frees = entry[3] + window
-    end
-  end
   local first = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', math.max(0, used - amount), 1, 'WITHSCORES')[2]
-  windows[i] = {used = used, frees_at = first and tonumber(first) + window or frees}
+  local frees = first and first + window
+  if tonumber(lane.complete) > now - window and tonumber(lane.before) > 0 then
+    used = used + lane.before
+    frees = math.min(frees or math.huge, lane.complete + window)
+  end
+  windows[i] = {used = used, frees_at = frees}
 end
 lane.windows = #windows > 0 and windows or nil
 flow.queued = redis.call('LLEN', f .. ':q')

@@ -12,28 +12,31 @@
 local most = tonumber(arg[1])
 local n = 0
 
-local function bring(flow, job)
-  local need = redis.call('HGET', P .. 'j:' .. job, 'need')
-  if need then to_head(flow, job, need) end
-  n = n + 1
+-- The first of `jobs` comes to the head of the line.
+local function bring(flow, jobs)
+  for i = #jobs, 1, -1 do
+    local need = redis.call('HGET', P .. 'j:' .. jobs[i], 'need')
+    if need then to_head(flow, jobs[i], need) end
+  end
+  n = n + #jobs
 end
 
 local function promote(flow)
   local f = P .. 'f:' .. flow
   local org = redis.call('HGET', f, 'org')
   if not org then return end
-  for _, job in ipairs(redis.call('ZRANGE', f .. ':later', '-inf', now, 'BYSCORE', 'LIMIT', 0, most - n)) do
-    redis.call('ZREM', f .. ':later', job)
-    bring(flow, job)
-  end
-  local left = quota_left(org)
+  local ripe = redis.call('ZRANGE', f .. ':later', '-inf', now, 'BYSCORE', 'LIMIT', 0, most - n)
+  for _, job in ipairs(ripe) do redis.call('ZREM', f .. ':later', job) end
+  bring(flow, ripe)
+  local left, fitting = quota_left(org), {}
   local parked = n < most and redis.call('ZRANGE', f .. ':parked', 0, most - n - 1, 'WITHSCORES') or {}
   for i = 1, #parked, 2 do
     left = left - parked[i + 1]
     if left < 0 then break end
     redis.call('ZREM', f .. ':parked', parked[i])
-    bring(flow, parked[i])
+    fitting[#fitting + 1] = parked[i]
   end
+  bring(flow, fitting)
   if redis.call('EXISTS', f .. ':parked') == 0 then redis.call('SREM', P .. 'o:' .. org .. ':parked', flow) end
   local next_later = redis.call('ZRANGE', f .. ':later', 0, 0, 'WITHSCORES')[2]
   if n >= most then next_later = now end

@@ -19,8 +19,8 @@ local function lose(call)
   stamp(call, now + grace_ms)
   count(call, 'reserved', -call.need)
   count(call, 'estimated', call.need)
-  redis.call('HINCRBY', P .. 'f:' .. call.flow, 'calls', 1)
-  book(call.flow, call.id, call.jobs, 'unknown', call.need)
+  tally(call, 'calls', 1)
+  book(call, 'unknown', call.need)
   local crashes_most = tonumber(redis.call('HGET', P .. 'f:' .. call.flow, 'crashes'))
   for job in each(call.jobs) do
     local j = P .. 'j:' .. job
@@ -29,8 +29,7 @@ local function lose(call)
       if redis.call('HINCRBY', j, 'crashed', 1) >= crashes_most then
         finish(call.flow, job, 'failed', died_body)
       else
-        redis.call('HSET', j, 'state', 'queued')
-        redis.call('HDEL', j, 'call')
+        redis.call('HSET', j, 'state', 'queued')   -- it keeps its call: a late answer is taken
         to_head(call.flow, job, redis.call('HGET', j, 'need'))
       end
     end

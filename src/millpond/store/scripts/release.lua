@@ -38,31 +38,25 @@ local function all_reported()
 end
 
 -- How many calls fit into the windows now; if none, when one may (nil: when a call ends).
-local function room(lane, limits, assumed)
+local function room(lane, limits)
   local l, fits, at, event = P .. 'l:' .. lane, most, 0, false
+  local complete, before = unpack(redis.call('HMGET', l, 'complete', 'before'))
   local flight, longest = redis.call('ZCARD', l .. ':flight'), 0
   for _, limit in ipairs(limits) do
     local amount, window = limit[1], limit[2]
     longest = math.max(longest, window)
     local stamps = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf')
-    local guess, guess_ends = 0, 0
-    for _, entry in ipairs(assumed) do
-      if entry[1] == window and entry[3] > now - window then
-        guess, guess_ends = math.max(guess, entry[2]), math.max(guess_ends, entry[3] + window)
-      end
-    end
+    local guess = tonumber(complete) > now - window and tonumber(before) or 0   -- see set
     local used = stamps + flight + guess
     if used >= amount then
       fits = 0
-      local over = used - amount   -- so many stamps and one more must go
+      local over = used - amount   -- so many stamps and one more must go, or what is known by number only
+      local ends = guess > 0 and complete + window or math.huge
       if over < stamps then
         local s = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', over, 1, 'WITHSCORES')
-        at = math.max(at, tonumber(s[2]) + window)
-      elseif guess > 0 then
-        at = math.max(at, guess_ends)
-      else
-        event = true
+        ends = math.min(ends, s[2] + window)
       end
+      if ends < math.huge then at = math.max(at, ends) else event = true end
     end
     fits = math.min(fits, amount - used)
   end
@@ -107,20 +101,20 @@ end
 
 -- Lets up to `turn` calls of one lane go.
 local function serve(lane, turn)
-  local org, pool, counted, limits, assumed, paused, shut_until, lane_life, tag = unpack(redis.call('HMGET',
-    P .. 'l:' .. lane, 'org', 'pool', 'counted', 'limits', 'assumed', 'paused', 'shut_until', 'life', 'tag'))
+  local org, pool, counted, limits, paused, shut_until, lane_life, tag = unpack(redis.call('HMGET',
+    P .. 'l:' .. lane, 'org', 'pool', 'counted', 'limits', 'paused', 'shut_until', 'life', 'tag'))
   if paused then return block(lane) end
   if tonumber(shut_until or 0) > now then return block(lane, tonumber(shut_until)) end
   if tonumber(lane_life) ~= life then
     if not all_reported() then return block(lane, now + 100) end
     redis.call('HSET', P .. 'l:' .. lane, 'life', life)
   end
-  local fits, at = room(lane, cjson.decode(limits), cjson.decode(assumed))
+  local fits, at = room(lane, cjson.decode(limits))
   if fits <= 0 then return block(lane, at) end
 
   local left = counted == '1' and quota_left(org) or math.huge
-  local gone = 0
-  while gone < math.min(turn, fits, slots(pool)) do
+  local gone, go = 0, math.min(turn, fits, slots(pool))
+  while gone < go do
     local flow, job, need = next_job(lane)
     if not flow then
       if looked < 200 then block(lane) end   -- nothing waits: a job or an event wakes it

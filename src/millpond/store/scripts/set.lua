@@ -4,7 +4,7 @@
 -- Opens them or changes them; the next decision uses what is set here. What is known of used
 -- limits and quota stays. A lane that was shut or paused is tried again, and so is a paused flow.
 --
--- uses base flow
+-- uses base flow hold
 -- ARGV  4 org
 --       5 quota      characters, or 'none'
 --       6 lane
@@ -17,42 +17,54 @@
 --
 -- Replies  {'set'}
 
+local READY_MOST = 10000
+
 local org, quota, lane, pool, counted, limits, flow = unpack(arg, 1, 7)
 local o, l, f = P .. 'o:' .. org, P .. 'l:' .. lane, P .. 'f:' .. flow
 
--- A window longer than what the lane remembers starts as full as its longest one allowed.
-local old, since, assumed = unpack(redis.call('HMGET', l, 'limits', 'since', 'assumed'))
-local keep = {}
-if old then
-  local known_ms, rate = 0, 0
-  for _, limit in ipairs(cjson.decode(old)) do
-    if limit[2] > known_ms then known_ms, rate = limit[2], limit[1] end
-  end
-  for _, limit in ipairs(cjson.decode(limits)) do
-    local gap = now - known_ms - math.max(tonumber(since), now - limit[2])
-    if limit[2] > known_ms and gap > 0 then
-      local most = rate * math.ceil(gap / known_ms)
-      keep[#keep + 1] = {limit[2], math.min(most, limit[1]), now - known_ms}
+local function longest(of)
+  local window = 0
+  for _, limit in ipairs(cjson.decode(of)) do window = math.max(window, limit[2]) end
+  return window
+end
+
+-- Stamps are kept for the longest window. If there is to be a longer one, they are complete only
+-- from some moment on: as many calls as were stamped before and are gone count as of that moment.
+local old = redis.call('HGET', l, 'limits')
+if not old then
+  redis.call('HSET', l, 'life', life, 'tag', 0, 'v', 0, 'complete', now, 'before', 0)
+elseif longest(limits) > longest(old) then
+  local complete, ever = unpack(redis.call('HMGET', l, 'complete', 'ever'))
+  redis.call('HSET', l, 'complete', math.max(tonumber(complete), now - longest(old)),
+    'before', (tonumber(ever) or 0) - redis.call('ZCARD', l .. ':s'))
+end
+
+-- What the flow has let go and nobody has claimed yet would go with the old lane's key.
+local function leave_lane(old_lane)
+  redis.call('ZREM', P .. 'l:' .. old_lane .. ':f', flow)
+  local ready = P .. 'ready:' .. redis.call('HGET', P .. 'l:' .. old_lane, 'pool')
+  for _, id in ipairs(redis.call('LRANGE', ready, 0, READY_MOST)) do
+    local call = read_call(id)
+    if call and call.flow == flow and call.lane == old_lane then
+      redis.call('LREM', ready, 0, id)
+      unsend(call)
     end
   end
-  for _, entry in ipairs(cjson.decode(assumed)) do
-    if entry[3] > now - entry[1] then keep[#keep + 1] = entry end
-  end
-else
-  redis.call('HSET', l, 'since', now, 'life', life, 'tag', 0, 'v', 0)
 end
 
 redis.call('HSET', o, 'quota', quota)
-redis.call('HSET', l, 'org', org, 'pool', pool, 'counted', counted, 'limits', limits,
-  'assumed', #keep > 0 and cjson.encode(keep) or '[]')
+redis.call('HSET', l, 'org', org, 'pool', pool, 'counted', counted, 'limits', limits)
 redis.call('HDEL', l, 'paused', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since')
-local old_lane = redis.call('HGET', f, 'lane')
-if old_lane and old_lane ~= lane then redis.call('ZREM', P .. 'l:' .. old_lane .. ':f', flow) end
+local old_lane, old_org = unpack(redis.call('HMGET', f, 'lane', 'org'))
+if old_org and old_org ~= org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow) == 1 then
+  redis.call('SADD', o .. ':parked', flow)
+end
 redis.call('HSET', f, 'org', org, 'lane', lane, 'attempts', arg[8], 'crashes', arg[9])
 redis.call('HDEL', f, 'paused')
 redis.call('SADD', P .. 'flows', flow)
 redis.call('SADD', P .. 'orgs', org)
 redis.call('ZREM', P .. 'due', lane)
+if old_lane and old_lane ~= lane then leave_lane(old_lane) end
 enter(flow)
 look_again(flow, now)
 look_at_parked(org)

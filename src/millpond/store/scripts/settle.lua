@@ -7,7 +7,7 @@
 --
 -- uses base flow hold
 -- ARGV  4 ...   calls, at most 50, each as JSON:
---                 id, lane
+--                 id, lane, flow, need, job_ids (with commas): of the call, should the server have forgotten it
 --                 since_ms    from the moment the provider had surely counted it until now; negative: it may
 --                             still be counted so long after now
 --                 used        characters, or null: unknown
@@ -23,8 +23,16 @@ local SHUT_BLIND_MS = 1000
 
 local function end_job(call, job)
   local j = P .. 'j:' .. job.id
-  if redis.call('HGET', j, 'call') ~= call.id then return end
-  redis.call('HINCRBY', j, 'attempts', 1)
+  local of, state = unpack(redis.call('HMGET', j, 'call', 'state'))
+  if of ~= call.id then return end
+  if state == 'queued' then
+    -- The call was lost and the job waits again: an answer is taken all the same, however late.
+    if job['end'] == 'retry' then return end
+    redis.call('ZREM', P .. 'f:' .. call.flow .. ':later', job.id)
+    redis.call('ZREM', P .. 'f:' .. call.flow .. ':parked', job.id)
+  else
+    redis.call('HINCRBY', j, 'attempts', 1)
+  end
   if job['end'] == 'retry' then
     if job.failed then redis.call('HINCRBY', j, 'failures', 1) end
     redis.call('HSET', j, 'state', 'queued')
@@ -36,14 +44,19 @@ local function end_job(call, job)
   end
 end
 
+local function shortest_window(l)
+  local window = math.huge
+  for _, limit in ipairs(cjson.decode(redis.call('HGET', l, 'limits'))) do window = math.min(window, limit[2]) end
+  return window
+end
+
 -- The provider refused: nothing goes for as long as it said, else until the oldest hold of the
 -- shortest window ends, since that is when our books say that there is room again.
 local function shut(l, shut_ms)
   local until_ms = now + shut_ms
   if shut_ms == 0 then
     until_ms = now + SHUT_BLIND_MS
-    local window = math.huge
-    for _, limit in ipairs(cjson.decode(redis.call('HGET', l, 'limits'))) do window = math.min(window, limit[2]) end
+    local window = shortest_window(l)
     local oldest = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
     if oldest then until_ms = math.max(until_ms, oldest + window) end
   end
@@ -52,25 +65,57 @@ local function shut(l, shut_ms)
   end
 end
 
+-- An id that was given out in an earlier life, after the last moment that the server remembers.
+local function forgotten(told)
+  local known, base = unpack(redis.call('HMGET', M, 'known', 'base'))
+  local n = tonumber(told.id, 16)
+  return n > (tonumber(known) or 0) and n <= (tonumber(base) or 0)
+end
+
+-- Release, claim and settle of a call were forgotten: it is stamped and charged, once. Its jobs
+-- are asked again, since the server knows of no answer.
+local function restore(told)
+  local l = P .. 'l:' .. told.lane
+  if redis.call('ZADD', l .. ':s', 'NX', now + 1 - told.since_ms, told.id) == 0 then return end
+  redis.call('HINCRBY', l, 'ever', 1)
+  local org, counted = unpack(redis.call('HMGET', l, 'org', 'counted'))
+  if not org then return end
+  local call = {id = told.id, lane = told.lane, org = org, flow = told.flow, counted = counted, jobs = told.job_ids,
+    flow_stands = redis.call('EXISTS', P .. 'f:' .. told.flow) == 1}
+  local known = told.used ~= cjson.null
+  count(call, known and 'used' or 'estimated', known and told.used or told.need)
+  tally(call, 'calls', 1)
+  book(call, known and 'known' or 'unknown', known and told.used or told.need)
+end
+
 local function end_call(told)
   local call = read_call(told.id)
-  if not call or call.state == 'ready' then return 'late' end
+  if not call then
+    if forgotten(told) then restore(told) end
+    return 'late'
+  end
+  if call.state == 'ready' then   -- its claim is what such a server has forgotten
+    redis.call('LREM', P .. 'ready:' .. call.pool, 0, call.id)
+  end
   local known = told.used ~= cjson.null
+  local l = P .. 'l:' .. call.lane
   if call.state == 'lost' then
     redis.call('ZREM', P .. 'o:' .. call.org .. ':lost', call.id)
     if known then count(call, 'estimated', -call.need) end
   else
-    stamp(call, now + 1 - told.since_ms)
+    local at = now + 1 - told.since_ms
+    stamp(call, at)
+    -- It may leave a window before the stamp that the lane waits for does.
+    redis.call('ZADD', P .. 'due', 'XX', 'LT', at + shortest_window(l), call.lane)
     count(call, 'reserved', -call.need)
     if not known then count(call, 'estimated', call.need) end
-    redis.call('HINCRBY', P .. 'f:' .. call.flow, 'calls', 1)
-    free_slot(call)
+    tally(call, 'calls', 1)
+    if call.state == 'running' then free_slot(call) end
   end
   if known then count(call, 'used', told.used) end
-  if told.refused then redis.call('HINCRBY', P .. 'f:' .. call.flow, 'refusals', 1) end
-  book(call.flow, call.id, call.jobs, known and 'known' or 'unknown', known and told.used or call.need)
+  if told.refused then tally(call, 'refusals', 1) end
+  book(call, known and 'known' or 'unknown', known and told.used or call.need)
 
-  local l = P .. 'l:' .. call.lane
   redis.call('HDEL', l, 'unreachable', 'unreachable_since')
   if told.pause ~= '' then redis.call('HSET', l, 'paused', told.pause) end
   if told.refused then shut(l, told.shut_ms) end

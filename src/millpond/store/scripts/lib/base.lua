@@ -10,7 +10,8 @@
 
 local LAYOUT = '1'
 local P, M = KEYS[1], KEYS[1] .. 'm'
-local arg = {unpack(ARGV, 4)}
+local arg = {}   -- not by unpack: that fails beyond 8,000
+for i = 4, #ARGV do arg[i - 3] = ARGV[i] end
 
 local found, life, raw, now, lease_now, test =
   unpack(redis.call('HMGET', M, 'layout', 'life', 'raw', 'now', 'lease_now', 'test'))
@@ -34,13 +35,15 @@ local function move_clock(to)
   redis.call('HSET', M, 'raw', time, 'now', now, 'lease_now', lease_now)
 end
 
+local small = raw and time - raw >= 0 and time - raw <= 250
+local vouched = ARGV[2] ~= 'hello' and ARGV[1] + math.floor(ARGV[2]) or 0
 if not raw then
   redis.call('HSET', M, 'layout', LAYOUT)
   move_clock(time)
-elseif time - raw >= 0 and time - raw <= 250 then
-  move_clock(now + time - raw)
+elseif small then
+  move_clock(math.max(now + time - raw, vouched))
 elseif ARGV[2] ~= 'hello' then
-  move_clock(tonumber(ARGV[1]) + math.floor(tonumber(ARGV[2])))
+  move_clock(vouched)
 end
 
 -- Wake the scheduler: it looks at `due` and `soon`.

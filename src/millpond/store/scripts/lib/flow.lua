@@ -42,11 +42,5 @@ local function finish(flow, job, state, body)
   redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
 end
 
--- A call's row in the books: known, unknown (its reservation stays charged) or unsent.
-local function book(flow, call, jobs, outcome, characters)
-  redis.call('XADD', P .. 'f:' .. flow .. ':out', '*', 'call', call, 'jobs', jobs,
-    'outcome', outcome, 'characters', characters)
-end
-
 -- The jobs of a call: job ids hold no comma.
 local function each(jobs) return string.gmatch(jobs, '[^,]+') end

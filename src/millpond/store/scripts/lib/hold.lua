@@ -1,10 +1,22 @@
 -- hold: a call's place in every limit of its lane, and its share of the quota.
 
--- Reserved characters of the org (where the lane counts against the quota) and of the flow.
+-- Counts of the call's flow; of a flow that has left none are kept.
+local function tally(call, field, by)
+  if call.flow_stands then redis.call('HINCRBY', P .. 'f:' .. call.flow, field, by) end
+end
+
+-- Characters of the org (where the lane counts against the quota) and of the flow.
 local function count(call, field, by)
   if by == 0 then return end
   if call.counted == '1' then redis.call('HINCRBY', P .. 'o:' .. call.org, field, by) end
-  redis.call('HINCRBY', P .. 'f:' .. call.flow, field, by)
+  tally(call, field, by)
+end
+
+-- A call's row in the books: known, unknown (its reservation stays charged) or unsent.
+local function book(call, outcome, characters)
+  if not call.flow_stands then return end
+  redis.call('XADD', P .. 'f:' .. call.flow .. ':out', '*', 'call', call.id, 'jobs', call.jobs,
+    'outcome', outcome, 'characters', characters)
 end
 
 local function read_call(id)
@@ -12,13 +24,14 @@ local function read_call(id)
     'pool', 'counted')
   if not c[1] then return nil end
   return {id = id, lane = c[1], org = c[2], flow = c[3], jobs = c[4], need = tonumber(c[5]), state = c[6],
-    worker = c[7], pool = c[8], counted = c[9]}
+    worker = c[7], pool = c[8], counted = c[9], flow_stands = redis.call('EXISTS', P .. 'f:' .. c[3]) == 1}
 end
 
 -- Of a sent call the hold becomes a stamp, at the latest moment the provider can have counted it.
 local function stamp(call, at)
   if redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id) == 1 then
     redis.call('ZADD', P .. 'l:' .. call.lane .. ':s', at, call.id)
+    redis.call('HINCRBY', P .. 'l:' .. call.lane, 'ever', 1)
   end
 end
 
@@ -42,7 +55,7 @@ local function unsend(call)
       to_head(call.flow, job, need)
     end
   end
-  book(call.flow, call.id, call.jobs, 'unsent', 0)
+  book(call, 'unsent', 0)
   if call.state == 'running' then free_slot(call) end
   redis.call('DEL', P .. 'c:' .. call.id)
   -- This hold may be what the lane is blocked by, so a look that was put off is due now.

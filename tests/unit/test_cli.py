@@ -1,0 +1,138 @@
+"""What is refused on the command line: the option is named, what is wrong, and what would be right.
+
+Nothing of it starts a server, and nothing is written.
+"""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from millpond import __version__
+from millpond.cli import app
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """Where the command runs: a folder with one file, q.jsonl."""
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x"}\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    """What a command tells that is refused as wrong usage, in one line."""
+    result = invoke(*arguments)
+
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert [path.name for path in folder.iterdir()] == ["q.jsonl"]
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--limits", "60/60s"], ["--limits", "'60/60s'", "generate=60/60s,50000/1d"]),
+        (["--limits", "generate=x"], ["--limits", "'x' is no limit", "for example 60/60s"]),
+        (["--limits", "generate=9tokens/1s"], ["--limits", "only calls can be limited so far"]),
+        (["--limits", "generate=0/1s"], ["--limits", "'0/1s'", "1 to 1,000,000"]),
+        (["--limits", ""], ["--limits", "no limit is named", "for example"]),
+        (["--quota", "5k"], ["--quota", "'5k'", "a whole number of characters, or none"]),
+        (["--quota", "-5"], ["--quota", "'-5'", "a whole number of characters, or none"]),
+        (["--param", "temperature"], ["--param", "'temperature'", "KEY=JSON"]),
+        (["--param", "=3"], ["--param", "'=3'", "KEY=JSON"]),
+        (["--param", "stop=now"], ["--param", "no JSON", "--param 'stop=\"now\"'"]),
+        (["--base-url", "localhost:80"], ["--base-url", "'localhost:80'", "http://HOST:PORT"]),
+        (["--base-url", "ftp://host"], ["--base-url", "'ftp://host'", "http://HOST:PORT"]),
+        (["--base-url", "http://"], ["--base-url", "'http://'", "http://HOST:PORT"]),
+        (["--provider", "cohere"], ["cohere needs a key", "CO_API_KEY", "--api-key-file"]),
+        (["--api-key-file", "none"], ["--api-key-file", "none cannot be read", "No such file"]),
+        # How a range is told differs from one version of typer to the next.
+        (["--workers", "0"], ["--workers", "1"]),
+        (["--workers", "65"], ["--workers", "64"]),
+        (["--concurrency", "0"], ["--concurrency", "1"]),
+        (["--attempts", "0"], ["--attempts", "1"]),
+        (["--timeout", "0"], ["--timeout", "0.1"]),
+        (["--max-tokens", "0"], ["--max-tokens", "1"]),
+        (["--mode", "half"], ["--mode", "'half'", "limited", "full"]),
+        (["--format", "xml"], ["--format", "'xml'", "auto", "jsonl", "csv", "text"]),
+        (["--endpoint", "chat"], ["--endpoint", "'chat'", "generate", "embed"]),
+        (["--out", "q.jsonl"], ["--out", "q.jsonl is FILE already; name another file"]),
+        (["--out", "a", "--errors", "./a"], ["--errors", "is --out already"]),
+        (["--errors", "e", "--ledger", "e"], ["--ledger", "e is --errors already"]),
+        (["--outt", "a"], ["No such option", "--outt", "--out"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
+)
+def test_a_wrong_option_is_named_with_what_is_wrong_and_what_would_be_right(
+    folder: Path, options: list[str], told: list[str]
+) -> None:
+    message = refused(folder, "run", "q.jsonl", *options)
+
+    assert [part for part in told if part not in message] == []
+
+
+def test_a_file_that_holds_no_key_is_refused_without_showing_it(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_text("two words")
+
+    message = refused(folder, "run", "q.jsonl", "--provider", "cohere", "--api-key-file", str(key))
+
+    assert "--api-key-file" in message
+    assert "is it the right file?" in message
+    assert "two words" not in message
+
+
+def test_a_run_without_a_file_is_refused(folder: Path) -> None:
+    assert "FILE" in refused(folder, "run")
+
+
+def test_a_command_that_does_not_exist_is_refused(folder: Path) -> None:
+    assert "No such command" in refused(folder, "walk")
+
+
+def test_a_misspelt_setting_stops_the_program_and_the_known_ones_are_told(
+    folder: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("MILLPOND_REDIS", "redis://localhost")
+
+    message = refused(folder, "run", "q.jsonl")
+
+    assert "MILLPOND_REDIS: no such setting" in message
+    assert "MILLPOND_REDIS_URL" in message
+
+
+@pytest.mark.parametrize("command", ["worker", "scheduler"])
+def test_a_process_without_a_server_says_which_variable_it_needs(
+    folder: Path, command: str
+) -> None:
+    assert "needs MILLPOND_REDIS_URL" in refused(folder, command)
+
+
+def test_the_version_is_shown() -> None:
+    result = invoke("--version")
+
+    assert (result.exit_code, result.stdout) == (0, f"millpond {__version__}\n")
+
+
+def test_help_names_every_option_of_a_run_with_its_default() -> None:
+    result = invoke("run", "--help")
+
+    assert result.exit_code == 0
+    for option in (
+        *("--format", "--template", "--endpoint", "--model", "--param", "--max-tokens"),
+        *("--provider", "--base-url", "--api-key-file", "--mode", "--limits", "--quota"),
+        *("--workers", "--concurrency", "--timeout", "--attempts", "--data-dir", "--out"),
+        *("--errors", "--ledger", "--json", "--quiet"),
+    ):
+        assert option in result.stdout
+    for default in ("256", "200", "120", "default: 5;", "FILE.answers.jsonl", ".millpond"):
+        assert default in result.stdout

@@ -1,0 +1,246 @@
+"""Why jobs wait, and for how long: from how things stand."""
+
+from dataclasses import replace
+
+import pytest
+
+from millpond.domain.limit import Limit, parse_limit
+from millpond.run.outlook import Reason, quota_stops, seconds_left, waiting_reason
+from millpond.run.summary import UNREACHABLE_MOST_MS, End, end_of, exit_code, summarize
+from millpond.store.view import FlowView, LaneView, OrgView, View, WindowView
+
+NOW_MS = 1_000_000
+WALL_S = 1_700_000_000.0
+MINUTE, DAY = parse_limit("60/60s"), parse_limit("50000/1d")
+
+FLOW = FlowView(
+    open=10,
+    held=12,
+    queued=10,
+    parked=0,
+    parked_least=None,
+    later=0,
+    later_at_ms=None,
+    succeeded=5,
+    failed=0,
+    calls=5,
+    refusals=0,
+    used=700,
+    reserved=0,
+    estimated=0,
+)
+ORG = OrgView(quota=1_000, used=700, reserved=0, estimated=50)
+PARKED = replace(FLOW, queued=0, parked=10, parked_least=251)
+
+
+def window(limit: Limit, used: int, frees_at_ms: int | None = None) -> WindowView:
+    return WindowView(limit.amount, limit.window_ms, used, frees_at_ms)
+
+
+def lane(
+    *windows: WindowView,
+    paused: str | None = None,
+    shut_until_ms: int = 0,
+    shut_reason: str = "",
+    unreachable_since_ms: int | None = None,
+) -> LaneView:
+    seen = windows or (window(MINUTE, 0), window(DAY, 0))
+    return LaneView(0, paused, shut_until_ms, shut_reason, unreachable_since_ms, seen)
+
+
+def view(lane: LaneView, *, flow: FlowView = FLOW, org: OrgView = ORG) -> View:
+    return View(NOW_MS, org, flow, lane)
+
+
+def reason(view: View) -> Reason | None:
+    return waiting_reason(view, [MINUTE, DAY], wall_s=WALL_S)
+
+
+def test_nothing_holds_jobs_that_only_wait_for_their_turn() -> None:
+    assert reason(view(lane(window(MINUTE, 59), window(DAY, 49_999)))) is None
+
+
+def test_a_paused_lane_is_the_reason_before_all_others() -> None:
+    paused = lane(window(MINUTE, 60), window(DAY, 60), paused="key: wrong (401)")
+
+    assert reason(view(paused, flow=PARKED)) == Reason("key: wrong (401)", None, None, None, None)
+
+
+def test_a_quota_too_small_for_the_smallest_job_is_a_reason_that_no_time_ends() -> None:
+    seen = view(lane(window(MINUTE, 60, NOW_MS + 5), window(DAY, 60)), flow=PARKED)
+
+    assert quota_stops(seen)
+    assert reason(seen) == Reason("quota", "characters", 750, 1_000, None)
+
+
+@pytest.mark.parametrize(
+    ("flow", "org"),
+    [
+        (replace(PARKED, parked_least=250), ORG),
+        (replace(PARKED, open=11), ORG),
+        (replace(PARKED, parked=0, open=0, parked_least=None), ORG),
+        (PARKED, replace(ORG, quota=None)),
+    ],
+    ids=["the smallest fits", "one is not parked", "nothing is open", "no quota"],
+)
+def test_the_quota_does_not_stop_a_flow_as_long_as_something_may_move(
+    flow: FlowView, org: OrgView
+) -> None:
+    assert not quota_stops(view(lane(), flow=flow, org=org))
+
+
+def test_a_lane_that_the_provider_has_shut_is_told_with_the_time_at_which_it_opens() -> None:
+    shut = lane(shut_until_ms=NOW_MS + 3_000, shut_reason="refused")
+
+    told = Reason("the provider's own limit", None, None, None, WALL_S + 3)
+    assert reason(view(shut)) == told
+    assert reason(view(replace(shut, shut_until_ms=NOW_MS))) is None
+
+
+def test_a_provider_is_unreachable_until_somebody_has_reached_it() -> None:
+    """Also at the moments at which it is tried again."""
+    shut = lane(
+        *(window(MINUTE, 60), window(DAY, 0)),
+        shut_until_ms=NOW_MS + 3_000,
+        shut_reason="unreachable",
+        unreachable_since_ms=NOW_MS - 9_000,
+    )
+
+    assert reason(view(shut)) == Reason("provider unreachable", None, None, None, WALL_S + 3)
+    assert reason(view(replace(shut, shut_until_ms=NOW_MS))) == Reason(
+        "provider unreachable", None, None, None, None
+    )
+
+
+def test_of_several_full_limits_the_one_that_frees_last_is_told() -> None:
+    both = lane(window(MINUTE, 60, NOW_MS + 2_000), window(DAY, 50_000, NOW_MS + 90_000))
+
+    assert reason(view(both)) == Reason("50000/1d", "calls", 50_000, 50_000, WALL_S + 90)
+
+
+def test_a_limit_full_of_calls_in_flight_frees_at_a_time_nobody_knows() -> None:
+    assert reason(view(lane(window(MINUTE, 61), window(DAY, 0)))) == Reason(
+        "60/60s", "calls", 61, 60, None
+    )
+
+
+def test_a_full_limit_holds_nobody_if_nothing_is_open() -> None:
+    full = lane(window(MINUTE, 60, NOW_MS + 2_000), window(DAY, 0))
+
+    assert reason(view(full, flow=replace(FLOW, open=0, queued=0))) is None
+
+
+def test_jobs_that_all_back_off_wait_for_their_retry() -> None:
+    later = replace(FLOW, queued=0, later=10, later_at_ms=NOW_MS + 1_500)
+
+    assert reason(view(lane(), flow=later)) == Reason("retry", None, None, None, WALL_S + 1.5)
+    assert reason(view(lane(), flow=replace(later, later=9))) is None
+
+
+def test_a_reason_is_told_to_programs_with_a_time_of_day_in_utc() -> None:
+    full = Reason("60/60s", "calls", 60, 60, WALL_S)
+
+    assert full.as_json() == {
+        "limit": "60/60s",
+        "unit": "calls",
+        "used": 60,
+        "amount": 60,
+        "next_release_at": "2023-11-14T22:13:20Z",
+    }
+    assert Reason("retry", None, None, None, None).as_json()["next_release_at"] is None
+
+
+def test_a_reason_is_told_to_people_with_what_is_known_of_it() -> None:
+    spent = Reason("quota", "characters", 1_750, 2_000, None)
+
+    assert spent.for_people() == "quota (1,750 of 2,000 characters)"
+    assert Reason("retry", None, None, None, WALL_S).for_people() == (
+        "retry, next at 2023-11-14T22:13:20Z"
+    )
+
+
+@pytest.mark.parametrize(
+    ("waiting", "seconds"), [(0, 0), (20, 0), (21, 4), (22, 5), (80, 63), (81, 64)]
+)
+def test_what_is_left_goes_at_once_then_as_the_window_frees(waiting: int, seconds: float) -> None:
+    seen = view(lane(window(MINUTE, 40, NOW_MS + 4_000)))
+
+    assert seconds_left(seen, waiting) == seconds
+
+
+def test_the_slowest_limit_says_how_long_it_takes() -> None:
+    seen = view(lane(window(MINUTE, 0), window(Limit(10, 3_600_000, "10/1h"), 10, NOW_MS + 1_000)))
+
+    assert seconds_left(seen, 11) == 1 + 10 * 360
+
+
+def test_a_run_ends_when_time_alone_cannot_free_it() -> None:
+    parked = view(lane(), flow=PARKED)
+
+    assert end_of(view(lane()), fed=True) is None
+    assert end_of(parked, fed=True) is End.QUOTA
+    assert end_of(parked, fed=False) is None
+    assert end_of(view(lane(paused="quota: spent")), fed=False) is End.QUOTA
+    assert end_of(view(lane(paused="key: wrong (401)")), fed=False) is End.KEY_REFUSED
+
+
+def test_a_provider_that_nobody_can_connect_to_ends_the_run_after_a_quarter_of_an_hour() -> None:
+    since_ms = NOW_MS - UNREACHABLE_MOST_MS
+
+    assert end_of(view(lane(unreachable_since_ms=since_ms)), fed=True) is None
+    assert end_of(view(lane(unreachable_since_ms=since_ms - 1)), fed=True) is End.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("end", "failed", "code"),
+    [
+        (End.DONE, 0, 0),
+        (End.DONE, 2, 3),
+        (End.QUOTA, 0, 75),
+        (End.QUOTA, 2, 75),
+        (End.KEY_REFUSED, 2, 77),
+        (End.UNREACHABLE, 2, 69),
+        (End.NO_SERVER, 0, 69),
+        (End.GAVE_UP, 2, 1),
+        (End.INTERRUPTED, 2, 130),
+    ],
+)
+def test_each_end_has_its_exit_code(end: End, failed: int, code: int) -> None:
+    assert exit_code(end, failed=failed) == code
+
+
+def test_a_summary_without_a_look_at_the_server_says_null_for_what_is_not_known() -> None:
+    summary = summarize(
+        *(None, None),
+        lines=9,
+        succeeded=2,
+        failed=1,
+        seconds=1.23456,
+        resume_command="millpond run",
+    )
+
+    assert summary.as_json() == {
+        "lines": 9,
+        "succeeded": 2,
+        "failed": 1,
+        "waiting": 6,
+        "waiting_reason": None,
+        "calls": None,
+        "refusals": None,
+        "used_characters": None,
+        "estimated_characters": None,
+        "reserved_characters": None,
+        "seconds": 1.235,
+        "resume_command": "millpond run",
+    }
+    assert summary.for_people() == "2 answered, 1 failed, 6 waiting, 1.2 s"
+
+
+def test_a_summary_of_a_run_that_is_done_has_no_reason_and_nothing_to_go_on_with() -> None:
+    full = Reason("60/60s", "calls", 60, 60, WALL_S)
+    done = {"lines": 5, "succeeded": 5, "failed": 0, "seconds": 1.0}
+
+    summary = summarize(view(lane()), full, **done, resume_command="x")  # type: ignore[arg-type]
+
+    assert (summary.waiting_reason, summary.resume_command) == (None, None)
+    assert (summary.calls, summary.used_characters) == (5, 700)
