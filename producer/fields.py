@@ -42,6 +42,8 @@ class Parsed:
 
     fields: dict[str, Any]
     flaw: Flaw | None = None
+    from_csv: bool = False
+    """Its fields are cells: an empty one is as good as none, and params is JSON in a cell."""
 
 
 def parse_jsonl(body: bytes) -> Parsed:
@@ -51,7 +53,7 @@ def parse_jsonl(body: bytes) -> Parsed:
     if isinstance(value, Flaw):
         return _unreadable(body, value)
     if not isinstance(value, dict):
-        flaw = Flaw("not_an_object", f"the line must be a JSON object, not {_kind(value)}")
+        flaw = Flaw("not_an_object", f"the line must be a JSON object, not {kind(value)}")
         return Parsed(value, {}, flaw)
     return Parsed(value, value)
 
@@ -75,8 +77,8 @@ def parse_csv(body: bytes, columns: Sequence[str]) -> Parsed:
     fields = dict(zip(columns, cells, strict=False))
     if len(cells) > len(columns):
         message = f"the record has {len(cells)} cells, the header {len(columns)}"
-        return Parsed(fields, fields, Flaw("too_many_cells", message))
-    return Parsed(fields, fields)
+        return Parsed(fields, fields, Flaw("too_many_cells", message), from_csv=True)
+    return Parsed(fields, fields, from_csv=True)
 
 
 def too_long(head: bytes, length: int) -> Parsed:
@@ -117,11 +119,11 @@ def decode(body: bytes) -> str | Flaw:
         return Flaw("invalid_utf8", wrong)
 
 
-def custom_id_of(fields: Mapping[str, Any], *, from_csv: bool) -> str | Flaw | None:
-    match fields.get("custom_id"):
+def custom_id_of(parsed: Parsed) -> str | Flaw | None:
+    match parsed.fields.get("custom_id"):
         case None:
             return None
-        case "" if from_csv:
+        case "" if parsed.from_csv:
             return None
         case str(text) if len(text) <= CUSTOM_ID_MAX_CHARACTERS:
             return text
@@ -131,13 +133,13 @@ def custom_id_of(fields: Mapping[str, Any], *, from_csv: bool) -> str | Flaw | N
         case int(number) if not isinstance(number, bool):
             return str(number)
         case other:
-            message = f"custom_id must be a string or a 64-bit integer, not {_kind(other)}"
+            message = f"custom_id must be a string or a 64-bit integer, not {kind(other)}"
             return Flaw("wrong_type", message, "/custom_id")
 
 
-def params_of(fields: Mapping[str, Any], *, from_csv: bool) -> dict[str, Any] | Flaw:
-    params = fields.get("params")
-    if from_csv and params is not None:
+def params_of(parsed: Parsed) -> dict[str, Any] | Flaw:
+    params = parsed.fields.get("params")
+    if parsed.from_csv and params is not None:
         params = parse_json(params.encode()) if params.strip() else None
     match params:
         case None:
@@ -147,27 +149,27 @@ def params_of(fields: Mapping[str, Any], *, from_csv: bool) -> dict[str, Any] | 
         case Flaw(code, message):
             return Flaw(code, f"params: {message}", "/params")
         case other:
-            message = f"params must be a JSON object, not {_kind(other)}"
+            message = f"params must be a JSON object, not {kind(other)}"
             return Flaw("wrong_type", message, "/params")
 
 
 def prompt_in_field(fields: Mapping[str, Any], name: str) -> str | Flaw:
     match fields.get(name):
         case "":
-            return Flaw("empty_prompt", f'the field "{name}" is empty', _pointer(name))
+            return Flaw("empty_prompt", f'the field "{name}" is empty', pointer_to(name))
         case str(prompt):
             return prompt
         case None:
-            return _missing(fields, name)
+            return missing(fields, name)
         case other:
-            message = f'the field "{name}" must be a string, not {_kind(other)}'
-            return Flaw("wrong_type", message, _pointer(name))
+            message = f'the field "{name}" must be a string, not {kind(other)}'
+            return Flaw("wrong_type", message, pointer_to(name))
 
 
 def prompt_by_template(fields: Mapping[str, Any], template: Template) -> str | Flaw:
     name = template.first_missing(fields)
     if name is not None:
-        return _missing(fields, name)
+        return missing(fields, name)
     return template.render(fields) or Flaw("empty_prompt", "the template gives an empty prompt")
 
 
@@ -183,20 +185,43 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown) or "none"
 
 
+def missing(fields: Mapping[str, Any], name: str) -> Flaw:
+    """The record lacks a field that it needs; null is as good as not there."""
+    if name in fields:
+        message = f'the field "{name}" is null'
+    else:
+        message = f'the record has no field "{name}"; its fields are: {listed(fields)}'
+    return Flaw("missing_field", message, pointer_to(name))
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, for a message."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def pointer_to(name: str) -> str:
+    """The JSON pointer of a record's field."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
 _EMPTY_LINE = Flaw("empty_line", "the line is empty")
 
 
 def _unreadable(body: bytes, flaw: Flaw) -> Parsed:
     excerpt = body[:HEAD_BYTES].decode(errors="replace")[:EXCERPT_CHARACTERS]
     return Parsed(excerpt, {}, flaw)
-
-
-def _missing(fields: Mapping[str, Any], name: str) -> Flaw:
-    if name in fields:
-        message = f'the field "{name}" is null'
-    else:
-        message = f'the record has no field "{name}"; its fields are: {listed(fields)}'
-    return Flaw("missing_field", message, _pointer(name))
 
 
 def _json_flaw(body: bytes, error: json.JSONDecodeError) -> Flaw:
@@ -232,23 +257,3 @@ def _csv_message(message: str) -> str:
     if "expected after" in message:
         return "there is text behind a cell's closing quote; a quote inside a cell is doubled"
     return message
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
-
-
-def _pointer(name: str) -> str:
-    return "/" + name.replace("~", "~0").replace("/", "~1")

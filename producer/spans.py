@@ -54,16 +54,13 @@ class Span(NamedTuple):
 
 def spans(file: BufferedReader, *, quoted: bool) -> Iterator[Span]:
     """Every record from the start of the file; with `quoted`, a CSV file's header too."""
-    line, offset = 1, _pass_bom(file)
-    while chunk := file.readline(_CHUNK_BYTES):
-        if chunk.endswith(b"\n") and (not quoted or _QUOTE not in chunk or _ONE_LINE.match(chunk)):
-            body, size, lines, ending = chunk, len(chunk), 1, 2 if chunk[-2:] == b"\r\n" else 1
-        else:
-            body, size, lines, ending = _gather(file, chunk, quoted=quoted)
-        length = size - ending
-        yield Span(line, offset, length, body[: _held_bytes(length)])
-        line += lines
-        offset += size
+    yield from _spans_on(file, 1, _pass_bom(file), quoted=quoted)
+
+
+def span_from(file: BufferedReader, line: int, offset: int, *, quoted: bool) -> Span | None:
+    """One record by where it begins; None if the file no longer reaches that far."""
+    file.seek(offset)
+    return next(_spans_on(file, line, offset, quoted=quoted), None)
 
 
 def span_at(file: BufferedReader, line: int, offset: int, length: int) -> Span | None:
@@ -89,6 +86,18 @@ def open_input(path: Path) -> BufferedReader:
         raise BadInput(f"there is no file {path}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _spans_on(file: BufferedReader, line: int, offset: int, *, quoted: bool) -> Iterator[Span]:
+    while chunk := file.readline(_CHUNK_BYTES):
+        if chunk.endswith(b"\n") and (not quoted or _QUOTE not in chunk or _ONE_LINE.match(chunk)):
+            body, size, lines, ending = chunk, len(chunk), 1, 2 if chunk[-2:] == b"\r\n" else 1
+        else:
+            body, size, lines, ending = _gather(file, chunk, quoted=quoted)
+        length = size - ending
+        yield Span(line, offset, length, body[: _held_bytes(length)])
+        line += lines
+        offset += size
 
 
 def _held_bytes(length: int) -> int:

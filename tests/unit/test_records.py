@@ -69,6 +69,7 @@ def codes(found: Reader) -> list[tuple[int, str]]:
         ("a", "auto", b"[1]", Format.TEXT),
         ("a", "auto", b"", Format.TEXT),
         ("a.csv", "jsonl", b"", Format.JSONL),
+        ("a.csv", "openai", b"", Format.OPENAI),
         ("a.jsonl", "csv", b"", Format.CSV),
         ("a.jsonl", "text", b"", Format.TEXT),
     ],
@@ -81,8 +82,27 @@ def test_the_format_is_as_wished_else_by_the_name_else_by_how_the_file_begins(
     assert detect(tmp_path / name, wish) is format
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "format"),
+    [
+        ("spooled", "a.csv", Format.CSV),
+        ("spooled", "a", Format.JSONL),
+        ("spooled.csv", "", Format.JSONL),  # standard input has no name
+        ("spooled", "a.txt", Format.TEXT),
+    ],
+)
+def test_the_format_goes_by_the_name_that_the_file_had(
+    tmp_path: Path, path: str, name: str, format: Format
+) -> None:
+    (tmp_path / path).write_bytes(b'{"a": 1}')
+
+    assert detect(tmp_path / path, "auto", name=name) is format
+
+
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(BadInput, match="no input format 'xml': it is auto, jsonl, csv or text"):
+    with pytest.raises(
+        BadInput, match="no input format 'xml': it is auto, jsonl, openai, csv or text"
+    ):
         detect(Path("a.xml"), "xml")
 
 

@@ -20,6 +20,12 @@ LINES = st.one_of(
             b"\r",
             b'{"prompt": "a"}',
             b'{"prompt": "a", "custom_id": 7, "params": {"n": 1}}',
+            b'{"prompt": "b", "custom_id": "7"}',
+            b'{"prompt": "b", "\\u0063ustom_id": "7"}',
+            b'{"custom_id": "7", "method": "POST", "url": "/v1/embeddings", '
+            b'"body": {"input": "a"}}',
+            b'{"line": 1, "custom_id": "7", "endpoint": "", "status": "failed", "error": {}, '
+            b'"attempts": 1, "input": "a"}',
             b'{"question": "a"}',
             b'{"prompt": "\\ud800"}',
             b"[1]",
@@ -31,7 +37,7 @@ LINES = st.one_of(
             b'a"b,c',
             b"a,b,c,d,e",
             b"\xff\xfe",
-            b"x" * 50,
+            b"x" * 130,
             "日本, 語".encode(),
         ]
     ),
@@ -65,20 +71,31 @@ def test_survey_read_and_at_agree(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "_CHUNK_BYTES", chunk_bytes)
-        patch.setattr(spans, "MAX_RECORD_BYTES", 40)
+        patch.setattr(spans, "MAX_RECORD_BYTES", 120)
         patch.setattr(spans, "HEAD_BYTES", 30)
         found = list(reader.read())
 
         assert survey(path, format).records == len(found)
-        assert [reader.at(one.line, one.offset, one.length) for one in found] == found
+        again = [reader.at(one.line, one.offset, one.length) for one in found]
         assert list(reader.read(lambda line: line % 2 == 0)) == [o for o in found if o.line % 2]
+
+    taken = set()
+    for one, same in zip(found, again, strict=True):
+        if isinstance(one, Invalid) and one.code == "duplicate_custom_id":
+            assert isinstance(same, Record)
+            assert (same.line, same.input, same.custom_id) == (one.line, one.input, one.custom_id)
+            assert one.custom_id in taken
+        else:
+            assert same == one
+            assert isinstance(one, Invalid) or not one.custom_id or one.custom_id not in taken
+        taken.add(one.custom_id)
 
     lines = [one.line for one in found]
     assert lines == sorted(set(lines))
     for one in found:
         assert content[: one.offset].count(b"\n") == one.line - 1
         assert content[one.offset + one.length :][:1] in (b"", b"\n", b"\r")
-        assert (one.length > 40) == (isinstance(one, Invalid) and one.code == "too_long")
+        assert (one.length > 120) == (isinstance(one, Invalid) and one.code == "too_long")
 
 
 CELLS = st.text(alphabet='ab ,"\n\r\0é', max_size=8)
