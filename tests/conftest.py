@@ -49,7 +49,7 @@ def _logs_go_where_they_went_at_first() -> Iterator[None]:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test sees no MILLPOND_ variable and no key of the person who runs it."""
     for name in list(os.environ):
-        if name.startswith("MILLPOND_") or name == "CO_API_KEY":
+        if name.startswith("MILLPOND_") or name in ("CO_API_KEY", "OPENAI_API_KEY"):
             monkeypatch.delenv(name)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from millpond.domain.limit import Unit
 from millpond.domain.window import Windows
 
 GRACE_MS = 1_000
@@ -45,6 +46,7 @@ class CallBook:
     state: str = "ready"
     worker: str = ""
     claimed_ms: float = 0
+    seq: int = 0
     latest_ms: float = math.inf
 
 
@@ -85,7 +87,8 @@ class LaneBook:
 
         `before`: so many calls more were stamped at `complete` at the latest, known by number only.
         """
-        flight, stamps = self.windows.flight, self.windows.stamps_ms
+        flight = self.windows.flight[Unit.CALLS]
+        stamps = [at for at, _ in self.windows.stamps]
         ends = [at + window for at in [*stamps, complete] for _, window in self.limits]
         for moment in [now, *sorted(end for end in ends if end > now)]:
             if all(

@@ -34,6 +34,7 @@ async def test_what_was_told_of_a_job_is_kept_with_it(pond: Pond, redis: Redis) 
         "state": "queued",
         "flow": "f",
         "need": "120",
+        "tokens": "0",
         "note": "note of j1",
     }
     assert await redis.get(f"{PREFIX}y:j1") == b"payload of j1"

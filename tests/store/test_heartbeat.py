@@ -190,6 +190,7 @@ async def test_a_call_that_the_server_has_forgotten_is_held_again(pond: Pond) ->
         "flow": "f",
         "jobs": "",
         "need": "100",
+        "tokens": "0",
         "state": "running",
         "pool": "acme",
         "counted": "1",

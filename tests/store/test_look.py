@@ -86,6 +86,8 @@ async def test_everything_is_counted(pond: Pond) -> None:
         shut_until_ms=began_ms + 2_000,
         shut_reason="refused",
         unreachable_since_ms=None,
+        latency_ms=0,
+        share=view.lane.share,
         windows=(
             WindowView(60, 60_000, used=5, frees_at_ms=began_ms + 60_001),
             WindowView(5_000, 86_400_000, used=5, frees_at_ms=began_ms + 86_400_001),

@@ -49,11 +49,24 @@ async def test_its_job_is_first_in_line_again(pond: Pond) -> None:
         "state": "queued",
         "flow": "f",
         "need": "100",
+        "tokens": "0",
         "note": "note of j1",
         "call": lost.id,
         "attempts": "1",
         "crashed": "1",
     }
+
+
+async def test_a_lane_full_of_a_dead_workers_calls_is_looked_at_again(pond: Pond) -> None:
+    await pond.open("1/10s")
+    await pond.run("j1")
+    assert await pond.release() == (0, None)
+    await pond.store.leave("w")
+
+    await pond.store.reap()
+
+    await pond.beat()
+    assert await pond.release() == (0, 11_000)
 
 
 async def test_a_job_that_has_seen_too_many_workers_die_fails(pond: Pond) -> None:

@@ -1,12 +1,14 @@
 """release: calls go while every window, the quota and the workers have room."""
 
+from collections import Counter
+
 import pytest
 from redis.asyncio import Redis
 
 from conftest import TestTime
 from millpond.domain.job import State
-from millpond.domain.limit import parse_limit
-from millpond.domain.window import Windows
+from millpond.domain.limit import Unit, parse_limit
+from millpond.domain.window import ONE_CALL, Windows
 from millpond.store.store import Store
 from store.pond import PREFIX, Pond, everything, names
 
@@ -32,6 +34,7 @@ async def test_a_released_job_is_a_ready_call_that_holds_its_place(pond: Pond) -
         "flow": "f",
         "jobs": "j1",
         "need": "100",
+        "tokens": "0",
         "state": "ready",
         "pool": "acme",
         "counted": "1",
@@ -70,7 +73,7 @@ async def test_a_job_in_any_other_state_is_not_released_and_nothing_changes(
 
 async def test_an_entry_in_line_whose_job_is_not_queued_is_dropped(pond: Pond) -> None:
     await pond.bring(State.RELEASED)
-    await pond.command("LPUSH", f"{PREFIX}f:f:q", "100|j1", "100|nobody")
+    await pond.command("LPUSH", f"{PREFIX}f:f:q", "100|j1|0", "100|nobody|0")
     await pond.accept("j2")
 
     assert await pond.release() == (1, None)
@@ -122,7 +125,9 @@ async def test_calls_go_while_stamps_and_flight_leave_room_and_the_wait_is_told(
     await pond.put_stamps(*ages_ms)
     await pond.put_flight(flight)
     windows = Windows(
-        [parse_limit(one) for one in limits], flight, sorted(pond.now_ms - age for age in ages_ms)
+        [parse_limit(one) for one in limits],
+        Counter({Unit.CALLS: flight}),
+        sorted((pond.now_ms - age, ONE_CALL) for age in ages_ms),
     )
     assert (windows.wait_ms(pond.now_ms) == 0) == (released > 0)
 
@@ -274,7 +279,7 @@ async def test_a_shut_lane_lets_nothing_go_until_its_time(pond: Pond) -> None:
     await pond.jump(2_999)
     assert await pond.release() == (0, 1)
     await pond.jump(1)
-    assert await pond.release() == (1, None)
+    assert (await pond.release())[0] == 1
 
 
 async def test_flows_of_a_lane_take_turns(pond: Pond) -> None:

@@ -26,7 +26,7 @@ LIBRARIES = {
 
 #: Plausible arguments of each script.
 ARGUMENTS: dict[str, list[Argument]] = {
-    "accept": ["f", "j2", 100, "note", "payload"],
+    "accept": ["f", "j2", 100, 0, "note", "payload"],
     "claim": ["w", 2, 10],
     "flushed": ["f", "9-9", 1],
     "forget": ["acme", 0, 200],

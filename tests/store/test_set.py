@@ -29,7 +29,7 @@ async def test_an_org_a_lane_and_a_flow_are_opened(pond: Pond) -> None:
         "org": "acme",
         "pool": "acme",
         "counted": "1",
-        "limits": "[[60,60000],[50000,86400000]]",
+        "limits": '[[60,60000,"calls"],[50000,86400000,"calls"]]',
         "complete": str(pond.now_ms),
         "before": "0",
         "life": str(pond.store.gateway.life),
@@ -41,6 +41,7 @@ async def test_an_org_a_lane_and_a_flow_are_opened(pond: Pond) -> None:
         "lane": "acme.generate",
         "attempts": "4",
         "crashes": "2",
+        "common": "",
     }
     assert await pond.members("flows") == ["f"]
     assert await pond.store.orgs() == ["acme"]
@@ -190,6 +191,19 @@ async def test_setting_again_does_not_forget_it(pond: Pond) -> None:
 
     await pond.open("20/10s", "3/60s")
     assert await pond.release() == (0, 30_000)
+
+
+async def test_a_shorter_window_in_between_does_not_make_it_younger(pond: Pond) -> None:
+    """What is known by number only is as young as when it was first not remembered."""
+    await known_by_number_only(pond, 3)
+    await pond.open("3/60s")
+    await pond.jump(1_000)
+    await pond.open("10/50s")
+
+    await pond.open("3/60s")
+
+    await ready_jobs(pond, "j1")
+    assert await pond.release() == (0, 49_000)
 
 
 async def test_limits_that_were_higher_a_while_ago_are_not_forgotten(pond: Pond) -> None:

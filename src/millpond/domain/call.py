@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job as its call carries it: `payload` is the request's body, as sent."""
+    """A job as its call carries it: `payload` is an `Ask`, as written."""
 
     id: str
     failures: int
@@ -15,7 +15,7 @@ class ClaimedJob:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """One call that this worker has claimed. `need` is reserved for it, in characters."""
+    """One call that this worker has claimed. `need` characters and `tokens` are what it may use."""
 
     id: str
     lane: str
@@ -24,11 +24,7 @@ class Claimed:
     need: int
     attempts: int
     jobs: tuple[ClaimedJob, ...]
-
-    @property
-    def endpoint(self) -> str:
-        """A lane is an account and an endpoint: `org.endpoint`."""
-        return self.lane.rpartition(".")[2]
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +45,19 @@ class Settlement:
     `counted_by_ms` is when (on the worker's monotonic clock) the provider had surely counted it:
     the response headers, or a while after the call was given up. `used` is in characters, None if
     the provider may have done the work and did not say. `refused`: it said 429, and to wait
-    `shut_ms` (0: it did not say how long). `pause` is why the lane must stand still, if it must.
+    `shut_ms` (0: it did not say how long). `pause` is why the lane must stand still, if it must;
+    `told` what the provider says its limits are.
     """
 
     call: Claimed
     counted_by_ms: float
     used: int | None
     jobs: tuple[JobEnd, ...]
+    tokens: int | None = None
     refused: bool = False
     shut_ms: int = 0
     pause: str = ""
+    told: str | None = None
 
     @property
     def id(self) -> str:

@@ -44,12 +44,20 @@ def last_release_ms(
         for window in windows:
             window.take(at)
         times.append(at)
-    beyond = calls - (len(times) - 1)
+    played = len(times) - 1
+    beyond = calls - played
     if not beyond:
         return times[-1]
-    cycle = min(max((window.amount for window in windows), default=1), len(times) - 1)
+    cycle = _whole_rounds(played, [one.amount for one in (slots, *windows)])
     rounds, rest = divmod(beyond, cycle)
     return times[rest - 1 - cycle] + (rounds + 1) * (times[-1] - times[-1 - cycle])
+
+
+def _whole_rounds(played: int, amounts: Sequence[int]) -> int:
+    """So many of the last calls as say the pace: about half of them, and whole rounds of the
+    largest amount, since calls go in bursts."""
+    largest = max((amount for amount in amounts if amount <= played), default=played)
+    return max(1, played // 2 // largest) * largest
 
 
 class _Slots:

@@ -38,6 +38,7 @@ class Endpoint(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    CLASSIFY = "classify"
 
 
 #: Endpoints whose characters count against an org's quota (the provider's rule).

@@ -13,3 +13,9 @@ CHARACTERS_PER_TOKEN = 6
 def generate_need(prompt_characters: int, max_tokens: int, generations: int) -> int:
     """Characters to reserve for a generate call: prompt + bound x max_tokens x outputs."""
     return prompt_characters + CHARACTERS_PER_TOKEN * max_tokens * generations
+
+
+def tokens_of(text: str) -> int:
+    """Tokens that a text has at most, with room: English has one per four characters, and is
+    bounded here by one per two. No hard bound is useful (a token can be a single byte)."""
+    return len(text) // 2 + 1

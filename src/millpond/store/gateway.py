@@ -29,6 +29,7 @@ from redis.exceptions import (
 
 from millpond.clock import monotonic_ms
 from millpond.errors import Refused, StoreUnavailable, WrongLayout
+from millpond.failpoints import reached
 from millpond.store import keys
 
 CONNECT_TIMEOUT_S = 2
@@ -196,12 +197,15 @@ class Gateway:
         async with self._reviving:
             try:
                 about = await self.redis.info("server")
-                pipe = self.redis.pipeline(transaction=False)
                 text, time = SCRIPTS["new_life"].text, self._envelope(quiet)
-                pipe.execute_command("EVAL", text, 1, self._prefix, *time, about["run_id"])
+                new_life = await self.redis.execute_command(  # type: ignore[no-untyped-call]
+                    "EVAL", text, 1, self._prefix, *time, about["run_id"]
+                )
+                reached("gateway.life.begun")
+                pipe = self.redis.pipeline(transaction=False)
                 for script in SCRIPTS.values():
                     pipe.script_load(script.text)
-                new_life, *_ = await pipe.execute()
+                await pipe.execute()
             except (RedisError, OSError) as error:
                 raise StoreUnavailable(f"the server does not answer: {error}") from error
             self._read(new_life)

@@ -14,9 +14,19 @@ def worker_bell(partition: str, pool: str) -> str:
     return f"{prefix(partition)}bell:w:{pool}"
 
 
+def flow(partition: str, flow: str) -> str:
+    """A flow's record."""
+    return f"{prefix(partition)}f:{flow}"
+
+
 def rows(partition: str, flow: str) -> str:
     """The stream of a flow's answers and calls, until they are flushed."""
     return f"{prefix(partition)}f:{flow}:out"
+
+
+def org(partition: str, org: str) -> str:
+    """An org's quota and what is used of it."""
+    return f"{prefix(partition)}o:{org}"
 
 
 def orgs(partition: str) -> str:

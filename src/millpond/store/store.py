@@ -37,12 +37,14 @@ _DIED = orjson.dumps(
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to accept. `need` is in characters; `note` comes back with the answer's row."""
+    """A job to accept. `need` characters and `tokens` are the most it may use; `note` comes back
+    with the answer's row."""
 
     id: str
     need: int
     note: str
     payload: bytes
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,14 @@ class Store:
     async def hello(self) -> None:
         await self.gateway.hello()
 
-    async def set_flow(self, flow: str, lane: Lane, *, attempts: int, crashes: int) -> None:
-        """Open a flow, its lane and org, or change them; used limits and quota are kept."""
-        limits = orjson.dumps([[limit.amount, limit.window_ms] for limit in lane.limits])
+    async def set_flow(
+        self, flow: str, lane: Lane, *, attempts: int, crashes: int, common: bytes = b""
+    ) -> None:
+        """Open a flow, its lane and org, or change them; used limits and quota are kept.
+
+        `common` is what all of the flow's jobs share, for the workers.
+        """
+        limits = orjson.dumps([[one.amount, one.window_ms, one.unit] for one in lane.limits])
         quota = "none" if lane.quota is None else lane.quota
         await self.gateway.run(
             "set",
@@ -102,13 +109,23 @@ class Store:
             flow,
             attempts,
             crashes,
+            common,
         )
+
+    async def common(self, flow: str) -> bytes | None:
+        """What all jobs of a flow share; None: there is no such flow."""
+        key = keys.flow(self.gateway.partition, flow)
+        try:
+            found: bytes | None = await self.gateway.redis.hget(key, "common")  # type: ignore[misc]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        return found
 
     async def accept(self, flow: str, jobs: Sequence[NewJob]) -> int:
         """Queue jobs, at most ACCEPT_MOST; known ones stay. How many the flow holds now."""
         args: list[Argument] = [flow]
         for job in jobs:
-            args += [job.id, job.need, job.note, job.payload]
+            args += [job.id, job.need, job.tokens, job.note, job.payload]
         match await self.gateway.run("accept", *args):
             case [b"accepted", _, held]:
                 return int(held)
@@ -200,6 +217,15 @@ class Store:
         """Stop expecting an answer of calls that were lost long ago; how many."""
         return int((await self.gateway.run("forget", org, age_ms, most))[1])
 
+    async def used(self, org: str) -> int:
+        """Characters that an org has used, those of calls of unknown outcome included."""
+        key = keys.org(self.gateway.partition, org)
+        try:
+            found: Any = await self.gateway.redis.hmget(key, ["used", "estimated"])  # type: ignore[misc]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        return sum(int(one or 0) for one in found)
+
     async def orgs(self) -> list[str]:
         """All orgs of the partition."""
         try:
@@ -257,7 +283,10 @@ class Store:
                 "need": one.call.need,
                 "job_ids": ",".join(job.id for job in one.call.jobs),
                 "since_ms": int(since) if since >= 0 else -int(-since) - 1,
+                "need_tokens": one.call.tokens,
                 "used": one.used,
+                "tokens": one.tokens,
+                "told": one.told,
                 "refused": one.refused,
                 "shut_ms": one.shut_ms,
                 "pause": one.pause,
@@ -285,18 +314,19 @@ def _heartbeat_arguments(worker: WorkerState) -> list[Argument]:
         worker.life,
     ]
     for call in worker.held:
-        args += [call.id, call.lane, call.flow, call.need]
+        args += [call.id, call.lane, call.flow, call.need, call.tokens]
     return args
 
 
 def _claimed(told: list[Any]) -> Claimed:
-    call, lane, org, flow, need, attempts, *jobs = told
+    call, lane, org, flow, need, tokens, attempts, *jobs = told
     return Claimed(
         id=call.decode(),
         lane=lane.decode(),
         org=org.decode(),
         flow=flow.decode(),
         need=int(need),
+        tokens=int(tokens),
         attempts=int(attempts),
         jobs=tuple(ClaimedJob(job.decode(), int(failures), body) for job, failures, body in jobs),
     )

@@ -49,16 +49,23 @@ class WindowView:
     window_ms: int
     used: int
     frees_at_ms: int | None
+    unit: str = "calls"
 
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
+    """`latency_ms`: mean time from release to headers; `told`: what the provider says of limits;
+    `share`: how much of them is used, less than 1 after it refused calls that they allow."""
+
     flight: int
     paused: str | None
     shut_until_ms: int
     shut_reason: str
     unreachable_since_ms: int | None
     windows: tuple[WindowView, ...]
+    latency_ms: int | None = None
+    told: str | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,8 @@ def read_view(told: bytes, *, now_ms: int) -> View:
     org, flow, lane = raw["org"], raw["flow"], raw["lane"]
     limits = orjson.loads(lane["limits"])
     windows = tuple(
-        WindowView(amount, window_ms, int(seen["used"]), _maybe(seen.get("frees_at")))
-        for (amount, window_ms), seen in zip(limits, lane["windows"], strict=True)
+        WindowView(amount, window_ms, int(seen["used"]), _maybe(seen.get("frees_at")), unit)
+        for (amount, window_ms, unit), seen in zip(limits, lane["windows"], strict=True)
     )
     return View(
         now_ms=now_ms,
@@ -109,6 +116,9 @@ def read_view(told: bytes, *, now_ms: int) -> View:
             shut_reason=lane.get("shut_reason", ""),
             unreachable_since_ms=_maybe(lane.get("unreachable_since")),
             windows=windows,
+            latency_ms=_maybe(lane.get("latency")),
+            told=lane.get("told"),
+            share=float(lane.get("share", 1)),
         ),
     )
 

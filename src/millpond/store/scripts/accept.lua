@@ -6,7 +6,7 @@
 --
 -- uses base flow
 -- ARGV  4 flow
---       5 ...   per job, at most 200: id, need (characters), note (told back with its answer), payload
+--       5 ...   per job, at most 200: id, need (characters), tokens at most, note (told back with its answer), payload
 --
 -- Replies  {'accepted', new, held}   jobs that were new; jobs of the flow that are held now
 --          {'unknown'}               no such flow
@@ -16,13 +16,13 @@ local f = P .. 'f:' .. flow
 if redis.call('EXISTS', f) == 0 then return reply('unknown') end
 
 local new = 0
-for i = 2, #arg, 4 do
-  local job, need, note, payload = unpack(arg, i, i + 3)
+for i = 2, #arg, 5 do
+  local job, need, tokens, note, payload = unpack(arg, i, i + 4)
   if redis.call('EXISTS', P .. 'j:' .. job) == 0 then
     redis.call('HSET', P .. 'j:' .. job, 'state', 'queued', 'flow', flow,
-      'need', need, 'note', note)
+      'need', need, 'tokens', tokens, 'note', note)
     redis.call('SET', P .. 'y:' .. job, payload)
-    redis.call('RPUSH', f .. ':q', need .. '|' .. job)
+    redis.call('RPUSH', f .. ':q', need .. '|' .. job .. '|' .. tokens)
     new = new + 1
   end
 end

@@ -4,12 +4,12 @@
 -- A worker takes ready calls, at most its share of them, so that a burst leaves by all workers
 -- at once. Asked again with the same number it gives the same calls.
 --
--- uses base flow hold
+-- uses base flow window hold
 -- ARGV  4 worker
 --       5 seq    number of this claim, counted by the worker
 --       6 most   calls, at most 200: its free slots
 --
--- Replies  {'claimed', call...}   each {id, lane, org, flow, need, attempts allowed, job...}
+-- Replies  {'claimed', call...}   each {id, lane, org, flow, need, tokens, attempts allowed, job...}
 --                                 each job {id, failures, payload}
 --          {'unknown'}            the worker is not registered in this life of the server: heartbeat first
 
@@ -19,7 +19,7 @@ local pool, last_seq, last, told_life = unpack(redis.call('HMGET', w, 'pool', 's
 if not pool or tonumber(told_life) ~= life then return reply('unknown') end
 
 local function describe(call)
-  local told = {call.id, call.lane, call.org, call.flow, call.need,
+  local told = {call.id, call.lane, call.org, call.flow, call.need, call.units.tokens,
     tonumber(redis.call('HGET', P .. 'f:' .. call.flow, 'attempts'))}
   for job in each(call.jobs) do
     local failures = tonumber(redis.call('HGET', P .. 'j:' .. job, 'failures')) or 0
@@ -45,7 +45,8 @@ while #claimed < math.min(most, share) do
   if not id then break end
   local call = read_call(id)
   if call then
-    if redis.call('HEXISTS', P .. 'l:' .. call.lane, 'paused') == 1
+    local shut_until = tonumber(redis.call('HGET', P .. 'l:' .. call.lane, 'shut_until')) or 0
+    if shut_until > now or redis.call('HEXISTS', P .. 'l:' .. call.lane, 'paused') == 1
       or redis.call('HEXISTS', P .. 'f:' .. call.flow, 'paused') == 1 then
       unsend(call)
     else

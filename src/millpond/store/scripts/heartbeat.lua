@@ -5,14 +5,14 @@
 -- that it does not name never reached it (a lost reply) and are given back. After a restart of
 -- the server it names every call that it holds, and what the server has forgotten is held again.
 --
--- uses base flow hold
+-- uses base flow window hold
 -- ARGV  4 worker
 --       5 pool
 --       6 free       slots
 --       7 seq        the last claim whose answer the worker has seen
 --       8 lease_ms
 --       9 life       for which it has told everything; it first repeats its late settles
---      10 ...        per call held: id, lane, flow, need
+--      10 ...        per call held: id, lane, flow, need, tokens
 --
 -- Replies  {'beating'}
 
@@ -24,14 +24,16 @@ redis.call('HSET', w, 'pool', pool, 'free', free, 'life', told_life)
 redis.call('ZADD', P .. 'workers', lease_now + lease_ms, worker)
 
 -- A call that a server forgot which lost its last moments is on its way all the same: held again.
-local function hold_again(id, lane, flow, need)
+local function hold_again(id, lane, flow, need, tokens)
   local org, counted = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'counted'))
   if not org or redis.call('ZSCORE', P .. 'l:' .. lane .. ':s', id) then return end   -- stamped: it has ended
-  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need,
+  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need, 'tokens', tokens,
     'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
   redis.call('SADD', P .. 'wc:' .. worker, id)
   redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
-  count(read_call(id), 'reserved', tonumber(need))
+  local call = read_call(id)
+  take_off(call, 1)
+  count(call, 'reserved', call.need)
 end
 
 -- The same where only its claim was forgotten.
@@ -43,12 +45,12 @@ local function run_again(call)
 end
 
 local held = {}
-for i = 7, #arg, 4 do
-  local id, lane, flow, need = unpack(arg, i, i + 3)
+for i = 7, #arg, 5 do
+  local id, lane, flow, need, tokens = unpack(arg, i, i + 4)
   held[id] = true
   if old_life ~= told_life then
     local call = read_call(id)
-    if not call then hold_again(id, lane, flow, need) elseif call.state == 'ready' then run_again(call) end
+    if not call then hold_again(id, lane, flow, need, tokens) elseif call.state == 'ready' then run_again(call) end
   end
 end
 

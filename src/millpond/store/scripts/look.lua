@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- look: how things stand for a flow
 --
--- uses base
+-- uses base window
 -- ARGV  4 flow
 --
 -- Replies  {'seen', JSON}   {org, flow, lane}: their fields, each limit with used and when it has room
@@ -18,19 +18,14 @@ local flow = fields(f)
 if not flow.lane then return reply('unknown') end
 local l = P .. 'l:' .. flow.lane
 local lane = fields(l)
+flow.common = nil
 lane.flight = redis.call('ZCARD', l .. ':flight')
-local windows = {}
+local windows, known = {}, known_of(flow.lane)
 for i, limit in ipairs(cjson.decode(lane.limits)) do
-  local amount, window = limit[1], limit[2]
-  local used = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf') + lane.flight
-  local first = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', math.max(0, used - amount), 1, 'WITHSCORES')[2]
-  local frees = first and first + window
-  if tonumber(lane.complete) > now - window and tonumber(lane.before) > 0 then
-    used = used + lane.before
-    frees = math.min(frees or math.huge, lane.complete + window)
-  end
-  windows[i] = {used = used, frees_at = frees}
+  local used, frees = taken(flow.lane, limit, known)
+  windows[i] = {used = used, frees_at = frees(math.max(1, used - limit[1] + 1))}
 end
+lane.share = share_of(flow.lane, (shortest_of(cjson.decode(lane.limits))))
 lane.windows = #windows > 0 and windows or nil
 flow.queued = redis.call('LLEN', f .. ':q')
 flow.parked = redis.call('ZCARD', f .. ':parked')

@@ -14,10 +14,7 @@ local n = 0
 
 -- The first of `jobs` comes to the head of the line.
 local function bring(flow, jobs)
-  for i = #jobs, 1, -1 do
-    local need = redis.call('HGET', P .. 'j:' .. jobs[i], 'need')
-    if need then to_head(flow, jobs[i], need) end
-  end
+  for i = #jobs, 1, -1 do to_head(flow, jobs[i]) end
   n = n + #jobs
 end
 

@@ -5,7 +5,7 @@
 -- if the provider had it just now, its reservation stays charged until its outcome is told, and
 -- its job is first in line again, unless it has seen too many workers die.
 --
--- uses base flow hold
+-- uses base flow window hold
 -- ARGV  4 most        calls, at most 20
 --       5 grace_ms    how long after now the provider may still count a lost call
 --       6 died_body   what the row of a job says that saw too many workers die
@@ -16,7 +16,7 @@ local most, grace_ms, died_body = tonumber(arg[1]), tonumber(arg[2]), arg[3]
 local n = 0
 
 local function lose(call)
-  stamp(call, now + grace_ms)
+  stamp(call, now + grace_ms, call.units)
   count(call, 'reserved', -call.need)
   count(call, 'estimated', call.need)
   tally(call, 'calls', 1)
@@ -30,7 +30,7 @@ local function lose(call)
         finish(call.flow, job, 'failed', died_body)
       else
         redis.call('HSET', j, 'state', 'queued')   -- it keeps its call: a late answer is taken
-        to_head(call.flow, job, redis.call('HGET', j, 'need'))
+        to_head(call.flow, job)
       end
     end
   end

@@ -8,7 +8,7 @@
 -- A call in flight counts in every window; once it has ended its stamp does, until the window
 -- has passed. That is the least a client must count to be sure (docs/decisions/0002).
 --
--- uses base flow
+-- uses base flow window
 -- ARGV  4 most   calls, at most 200
 --
 -- Replies  {'released', n, wait_ms}   wait_ms: until the next look at a lane, -1 if none is set
@@ -37,33 +37,45 @@ local function all_reported()
   return true
 end
 
--- How many calls fit into the windows now; if none, when one may (nil: when a call ends).
-local function room(lane, limits)
-  local l, fits, at, event = P .. 'l:' .. lane, most, 0, false
-  local complete, before = unpack(redis.call('HMGET', l, 'complete', 'before'))
-  local flight, longest = redis.call('ZCARD', l .. ':flight'), 0
+-- What the limits leave: calls, and per other limit its unit and how much. If no call fits, when
+-- one may (nil: when a call in flight ends).
+local function room(lane, limits, share)
+  local fits, at, event, others = most, 0, false, {}
+  local known, longest = known_of(lane), 0
   for _, limit in ipairs(limits) do
-    local amount, window = limit[1], limit[2]
+    local amount, window, unit = unpack(limit)
+    if unit == 'calls' and share < 1 then amount = math.max(1, math.floor(amount * share)) end
+    local used, frees = taken(lane, limit, known)
     longest = math.max(longest, window)
-    local stamps = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf')
-    local guess = tonumber(complete) > now - window and tonumber(before) or 0   -- see set
-    local used = stamps + flight + guess
-    if used >= amount then
+    if unit ~= 'calls' then
+      others[#others + 1] = {unit = unit, amount = amount, left = amount - used, frees = frees}
+    elseif used >= amount then
       fits = 0
-      local over = used - amount   -- so many stamps and one more must go, or what is known by number only
-      local ends = guess > 0 and complete + window or math.huge
-      if over < stamps then
-        local s = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', over, 1, 'WITHSCORES')
-        ends = math.min(ends, s[2] + window)
-      end
-      if ends < math.huge then at = math.max(at, ends) else event = true end
+      local ends = frees(used - amount + 1)
+      if ends then at = math.max(at, ends) else event = true end
+    else
+      fits = math.min(fits, amount - used)
     end
-    fits = math.min(fits, amount - used)
   end
+  local l = P .. 'l:' .. lane
   for _, old in ipairs(redis.call('ZRANGE', l .. ':s', '-inf', now - longest, 'BYSCORE', 'LIMIT', 0, 128)) do
     redis.call('ZREM', l .. ':s', old)
   end
-  return fits, not event and at or nil
+  return fits, not event and at or nil, others
+end
+
+-- Whether a job fits into the limits of other units, and if not, when it may. One that is larger
+-- than a limit goes when all of the limit is free.
+local function fits_others(others, units)
+  local at, fits = 0, true
+  for _, other in ipairs(others) do
+    local lacking = math.min(units[other.unit], other.amount) - other.left
+    if lacking > 0 then
+      fits = false
+      at = at and math.max(at, other.frees(lacking) or math.huge)
+    end
+  end
+  return fits, at < math.huge and at or nil
 end
 
 -- The next queued job of the flow whose turn it is.
@@ -75,21 +87,25 @@ local function next_job(lane)
     local entry = redis.call('LPOP', P .. 'f:' .. flow .. ':q')
     if entry then
       looked = looked + 1
-      local need, job = string.match(entry, '^(%d+)|(.+)$')
-      if redis.call('HGET', P .. 'j:' .. job, 'state') == 'queued' then return flow, job, tonumber(need) end
+      local need, job, tokens = string.match(entry, '^(%d+)|(.+)|(%d+)$')
+      if redis.call('HGET', P .. 'j:' .. job, 'state') == 'queued' then
+        return flow, job, {inputs = 1, characters = tonumber(need), tokens = tonumber(tokens)}, entry
+      end
     else
       redis.call('ZREM', l .. ':f', flow)
     end
   end
 end
 
-local function let_go(lane, org, pool, counted, flow, job, need)
+local function let_go(lane, org, pool, counted, flow, job, units)
+  local need = units.characters
   local n = redis.call('HINCRBY', M, 'call', 1)
   local id = string.format('%x', n)
-  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', job, 'need', need,
+  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', job, 'need', need, 'tokens', units.tokens,
     'state', 'ready', 'pool', pool, 'counted', counted)
   redis.call('HSET', P .. 'j:' .. job, 'state', 'released', 'call', id)
   redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
+  take_off({lane = lane, units = units}, 1)
   if counted == '1' then redis.call('HINCRBY', P .. 'o:' .. org, 'reserved', need) end
   redis.call('HINCRBY', P .. 'f:' .. flow, 'reserved', need)
   redis.call('RPUSH', P .. 'ready:' .. pool, id)
@@ -109,23 +125,39 @@ local function serve(lane, turn)
     if not all_reported() then return block(lane, now + 100) end
     redis.call('HSET', P .. 'l:' .. lane, 'life', life)
   end
-  local fits, at = room(lane, cjson.decode(limits))
+  limits = cjson.decode(limits)
+  local window, amount = shortest_of(limits)
+  local share = share_of(lane, window)
+  local fits, at, others = room(lane, limits, share)
   if fits <= 0 then return block(lane, at) end
+  if share < 1 then
+    -- Evenly spaced: who counts in smaller pieces than we know of refuses bursts first.
+    local next_ms = (tonumber(redis.call('HGET', P .. 'l:' .. lane, 'paced_at')) or 0) + math.ceil(window / (amount * share))
+    if next_ms > now then return block(lane, next_ms) end
+    fits = 1
+    redis.call('HSET', P .. 'l:' .. lane, 'paced_at', now)
+  end
 
   local left = counted == '1' and quota_left(org) or math.huge
   local gone, go = 0, math.min(turn, fits, slots(pool))
   while gone < go do
-    local flow, job, need = next_job(lane)
+    local flow, job, units, entry = next_job(lane)
     if not flow then
       if looked < 200 then block(lane) end   -- nothing waits: a job or an event wakes it
       break
     end
-    if need > left then
-      redis.call('ZADD', P .. 'f:' .. flow .. ':parked', need, job)
+    local suits, suits_at = fits_others(others, units)
+    if units.characters > left then
+      redis.call('ZADD', P .. 'f:' .. flow .. ':parked', units.characters, job)
       redis.call('SADD', P .. 'o:' .. org .. ':parked', flow)
+    elseif not suits then
+      redis.call('LPUSH', P .. 'f:' .. flow .. ':q', entry)
+      block(lane, suits_at)
+      break
     else
-      left = left - need
-      let_go(lane, org, pool, counted, flow, job, need)
+      left = left - units.characters
+      for _, other in ipairs(others) do other.left = other.left - units[other.unit] end
+      let_go(lane, org, pool, counted, flow, job, units)
       gone = gone + 1
       free[pool] = free[pool] - 1
     end

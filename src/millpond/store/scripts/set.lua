@@ -4,16 +4,17 @@
 -- Opens them or changes them; the next decision uses what is set here. What is known of used
 -- limits and quota stays. A lane that was shut or paused is tried again, and so is a paused flow.
 --
--- uses base flow hold
+-- uses base flow window hold
 -- ARGV  4 org
 --       5 quota      characters, or 'none'
 --       6 lane
 --       7 pool       whose workers make the lane's calls
 --       8 counted    1 if the lane's characters count against the quota, else 0
---       9 limits     [[amount, window_ms], ...]
+--       9 limits     [[amount, window_ms (0: at once), unit], ...]
 --      10 flow
 --      11 attempts   failures that a job of the flow may have
 --      12 crashes    deaths of a worker that a job of the flow may see
+--      13 common     what all jobs of the flow share; kept for workers as it is
 --
 -- Replies  {'set'}
 
@@ -52,14 +53,23 @@ local function leave_lane(old_lane)
   end
 end
 
+-- Of other units nothing is known before a limit counts them, so a lane that has made calls
+-- starts as full as can be.
+for _, limit in ipairs(cjson.decode(limits)) do
+  local r = ring(lane, limit)
+  if limit[3] ~= 'calls' and limit[2] > 0 and redis.call('HEXISTS', l, r.base) == 0
+    and redis.call('HEXISTS', l, 'ever') == 1 then ring_add(r, now, limit[1]) end
+end
+
 redis.call('HSET', o, 'quota', quota)
 redis.call('HSET', l, 'org', org, 'pool', pool, 'counted', counted, 'limits', limits)
-redis.call('HDEL', l, 'paused', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since')
+redis.call('HDEL', l, 'told', 'share', 'share_at', 'paused', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since')
 local old_lane, old_org = unpack(redis.call('HMGET', f, 'lane', 'org'))
 if old_org and old_org ~= org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow) == 1 then
   redis.call('SADD', o .. ':parked', flow)
 end
-redis.call('HSET', f, 'org', org, 'lane', lane, 'attempts', arg[8], 'crashes', arg[9])
+redis.call('HSET', f, 'org', org, 'lane', lane, 'attempts', arg[8], 'crashes', arg[9],
+  'common', arg[10])
 redis.call('HDEL', f, 'paused')
 redis.call('SADD', P .. 'flows', flow)
 redis.call('SADD', P .. 'orgs', org)

@@ -10,8 +10,10 @@ local function enter(flow)
 end
 
 -- A queued job goes to the head of its flow: it has waited before.
-local function to_head(flow, job, need)
-  redis.call('LPUSH', P .. 'f:' .. flow .. ':q', need .. '|' .. job)
+local function to_head(flow, job)
+  local need, tokens = unpack(redis.call('HMGET', P .. 'j:' .. job, 'need', 'tokens'))
+  if not need then return end
+  redis.call('LPUSH', P .. 'f:' .. flow .. ':q', need .. '|' .. job .. '|' .. tokens)
   enter(flow)
 end
 

@@ -21,17 +21,19 @@ end
 
 local function read_call(id)
   local c = redis.call('HMGET', P .. 'c:' .. id, 'lane', 'org', 'flow', 'jobs', 'need', 'state', 'worker',
-    'pool', 'counted')
+    'pool', 'counted', 'tokens')
   if not c[1] then return nil end
-  return {id = id, lane = c[1], org = c[2], flow = c[3], jobs = c[4], need = tonumber(c[5]), state = c[6],
+  local need, inputs = tonumber(c[5]), select(2, string.gsub(c[4], '[^,]+', ''))
+  return {id = id, lane = c[1], org = c[2], flow = c[3], jobs = c[4], need = need, state = c[6],
+    units = {inputs = inputs, characters = need, tokens = tonumber(c[10])},
     worker = c[7], pool = c[8], counted = c[9], flow_stands = redis.call('EXISTS', P .. 'f:' .. c[3]) == 1}
 end
 
 -- Of a sent call the hold becomes a stamp, at the latest moment the provider can have counted it.
-local function stamp(call, at)
+local function stamp(call, at, units)
   if redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id) == 1 then
-    redis.call('ZADD', P .. 'l:' .. call.lane .. ':s', at, call.id)
-    redis.call('HINCRBY', P .. 'l:' .. call.lane, 'ever', 1)
+    take_off(call, -1)
+    put_stamp(call.lane, call.id, at, units)
   end
 end
 
@@ -46,13 +48,13 @@ end
 -- A call that was never sent: no stamp, no charge, its jobs are first in line again.
 local function unsend(call)
   redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id)
+  take_off(call, -1)
   count(call, 'reserved', -call.need)
   for job in each(call.jobs) do
-    local of, need = unpack(redis.call('HMGET', P .. 'j:' .. job, 'call', 'need'))
-    if of == call.id then
+    if redis.call('HGET', P .. 'j:' .. job, 'call') == call.id then
       redis.call('HSET', P .. 'j:' .. job, 'state', 'queued')
       redis.call('HDEL', P .. 'j:' .. job, 'call')
-      to_head(call.flow, job, need)
+      to_head(call.flow, job)
     end
   end
   book(call, 'unsent', 0)

@@ -1,0 +1,140 @@
+-- window: what is taken of a lane's limits, behind one interface.
+--
+-- A limit is {amount, window_ms, unit}; window 0 means so many at once. Calls are stamped exactly,
+-- one zset for all windows of a lane. Other units are counted in rings: 480 counters a window and
+-- their total, so that a day costs no more than a minute. A counter counts until all of it is
+-- outside, which loses at most a 478th of the window and never lets too much through.
+
+local RING, RING_AHEAD_MS = 480, 2000
+
+local UNITS = {'inputs', 'characters', 'tokens'}
+
+local function ring(lane, limit)
+  local name = limit[3] .. ':' .. limit[2]
+  return {key = P .. 'l:' .. lane .. ':d:' .. name, lane = P .. 'l:' .. lane, total = 'total:' .. name, base = 'base:' .. name,
+    window = limit[2], width = math.ceil((limit[2] + RING_AHEAD_MS) / (RING - 2))}
+end
+
+-- Counters that are wholly outside leave the total. Returns the first one kept, and the total.
+local function ring_now(r)
+  local base, total = unpack(redis.call('HMGET', r.lane, r.base, r.total))
+  local first = math.floor((now - r.window) / r.width)
+  if not base then redis.call('HSET', r.lane, r.base, first) end
+  base, total = tonumber(base) or first, tonumber(total) or 0
+  if base < first then
+    if first - base >= RING then
+      redis.call('DEL', r.key)
+      total = 0
+    else
+      local from, upto = base % RING, (first - 1) % RING
+      local spans = from <= upto and {{from, upto}} or {{from, RING - 1}, {0, upto}}
+      for _, span in ipairs(spans) do
+        local old = redis.call('GETRANGE', r.key, span[1] * 4, span[2] * 4 + 3)
+        if string.find(old, '[^%z]') then
+          for i = 1, #old - 3, 4 do total = total - struct.unpack('>I4', old, i) end
+          redis.call('SETRANGE', r.key, span[1] * 4, string.rep('\0', #old))
+        end
+      end
+    end
+    redis.call('HSET', r.lane, r.base, first, r.total, total)
+  end
+  return math.max(base, first), total
+end
+
+local function ring_add(r, at, units)
+  local first = ring_now(r)
+  local b = math.floor(at / r.width)
+  if units <= 0 or at <= now - r.window then return end
+  b = math.max(first, math.min(b, first + RING - 1))
+  redis.call('BITFIELD', r.key, 'OVERFLOW', 'SAT', 'INCRBY', 'u32', '#' .. b % RING, units)
+  redis.call('HINCRBY', r.lane, r.total, units)
+end
+
+-- When so many units will have left the ring; nil: not all of it would be enough.
+local function ring_frees(r, units)
+  local first = ring_now(r)
+  local all = redis.call('GETRANGE', r.key, 0, RING * 4 - 1)
+  for b = first, first + RING - 1 do
+    local i = (b % RING) * 4 + 1
+    if i + 3 <= #all then
+      units = units - struct.unpack('>I4', all, i)
+      if units <= 0 then return (b + 1) * r.width + r.window end
+    end
+  end
+end
+
+-- Calls in flight hold what they may use at most.
+local function take_off(call, sign)
+  local l = P .. 'l:' .. call.lane
+  for _, unit in ipairs(UNITS) do redis.call('HINCRBY', l, 'flight:' .. unit, sign * call.units[unit]) end
+end
+
+-- What is taken of one limit, and when so much of it will have left that `over` less are taken
+-- (nil: when a call in flight ends). `known` are the lane's fields complete and before: so many
+-- calls were stamped before that moment and are known by number only (see set).
+local function taken(lane, limit, known)
+  local l, window, unit = P .. 'l:' .. lane, limit[2], limit[3]
+  local flight = unit == 'calls' and redis.call('ZCARD', l .. ':flight')
+    or tonumber(redis.call('HGET', l, 'flight:' .. unit)) or 0
+  if window == 0 then return flight, function() end end
+  if unit ~= 'calls' then
+    local r = ring(lane, limit)
+    local _, total = ring_now(r)
+    return flight + total, function(over) return ring_frees(r, over) end
+  end
+  local stamps = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf')
+  local before = known.complete > now - window and known.before or 0
+  return stamps + flight + before, function(over)
+    local at = before > 0 and known.complete + window or math.huge
+    if over <= stamps then
+      local s = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', over - 1, 1, 'WITHSCORES')
+      at = math.min(at, s[2] + window)
+    end
+    return at < math.huge and at or nil
+  end
+end
+
+local function known_of(lane)
+  local complete, before = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'complete', 'before'))
+  return {complete = tonumber(complete), before = tonumber(before)}
+end
+
+local function limits_of(lane) return cjson.decode(redis.call('HGET', P .. 'l:' .. lane, 'limits') or '[]') end
+
+-- The shortest window of calls, with its amount (0 if there is none).
+local function shortest_of(limits)
+  local window, amount = math.huge, 0
+  for _, limit in ipairs(limits) do
+    if limit[2] > 0 and limit[2] < window and limit[3] == 'calls' then window, amount = limit[2], limit[1] end
+  end
+  return amount > 0 and window or 0, amount
+end
+
+-- What share of its limits a lane uses. All of them, until the provider refuses calls that our
+-- books allow: somebody else uses the key, or it counts differently. Each refusal takes away what
+-- one call is of the limit; every window gives back a twentieth.
+local SHARE_LEAST, SHARE_CLIMBS = 0.1, 0.05
+
+local function share_of(lane, window)
+  local share, since = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'share', 'share_at'))
+  if not share or window == 0 then return 1 end
+  return math.min(1, share + SHARE_CLIMBS * (now - since) / window)
+end
+
+local function use_less(lane)
+  local window, amount = shortest_of(limits_of(lane))
+  if window == 0 then return end
+  redis.call('HSET', P .. 'l:' .. lane, 'share_at', now,
+    'share', math.max(SHARE_LEAST, share_of(lane, window) * (1 - 1 / amount)))
+end
+
+-- A call that was sent is counted as of `at`, with what it really used.
+local function put_stamp(lane, id, at, units)
+  local l = P .. 'l:' .. lane
+  if redis.call('ZADD', l .. ':s', 'NX', at, id) == 0 then return false end
+  redis.call('HINCRBY', l, 'ever', 1)
+  for _, limit in ipairs(limits_of(lane)) do
+    if limit[3] ~= 'calls' and limit[2] > 0 then ring_add(ring(lane, limit), at, units[limit[3]]) end
+  end
+  return true
+end

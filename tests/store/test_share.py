@@ -1,0 +1,51 @@
+"""After the provider refused what our books allow, a lane uses less of its limits for a while."""
+
+import pytest
+from redis.asyncio import Redis
+
+from conftest import TestTime
+from millpond.store.store import Store
+from store.pond import Pond
+
+
+@pytest.fixture
+def pond(store: Store, redis: Redis, time: TestTime) -> Pond:
+    return Pond(store, redis, time)
+
+
+async def refuse(pond: Pond, *jobs: str) -> None:
+    for call in [await pond.run(job) for job in jobs]:
+        [claimed] = call
+        await pond.settle(claimed, "retry", used=0, refused=True, shut_ms=1)
+
+
+async def test_each_refusal_takes_away_what_one_call_is_of_the_limit(pond: Pond) -> None:
+    await pond.open("10/60s")
+
+    await refuse(pond, "j1")
+
+    assert round((await pond.store.look("f")).lane.share, 3) == 0.9
+
+
+async def test_calls_are_evenly_spaced_meanwhile(pond: Pond, time: TestTime) -> None:
+    await pond.open("10/60s")
+    await refuse(pond, "j1")
+    await pond.accept("j2", "j3")
+    await pond.beat()
+    time.advance(1)
+
+    assert (await pond.release())[0] == 1
+    released, wait_ms = await pond.release()
+    assert released == 0
+    assert wait_ms is not None
+    assert 6_600 <= wait_ms <= 6_667  # a window, by nine tenths of ten calls
+
+
+async def test_it_climbs_back_a_twentieth_with_every_window(pond: Pond, time: TestTime) -> None:
+    await pond.open("10/60s")
+    await refuse(pond, "j1")
+
+    time.advance(60_000)
+    assert round((await pond.store.look("f")).lane.share, 3) == 0.95
+    time.advance(60_000)
+    assert (await pond.store.look("f")).lane.share == 1
