@@ -17,7 +17,9 @@ import structlog
 
 from millpond.domain.call import Claimed, Settlement
 from millpond.errors import Unavailable
-from millpond.providers.outcome import NoAnswer, NotSent, Outcome, Stopped
+from millpond.failpoints import reached
+from millpond.providers.caller import Sent
+from millpond.providers.outcome import NoAnswer, NotSent, Stopped
 from millpond.store.bell import Bell
 from millpond.store.store import Store, WorkerState
 from millpond.worker.verdict import settlement
@@ -34,8 +36,8 @@ _REMEMBER_MS = 10_000
 
 
 class Provider(Protocol):
-    async def send(self, call: Claimed) -> tuple[Outcome, float | None]:
-        """One request; its outcome, and when its response headers came (None: they did not)."""
+    async def send(self, call: Claimed) -> Sent:
+        """Make one call."""
         ...
 
 
@@ -85,27 +87,28 @@ class Pump:
     def _start(self, calls: asyncio.TaskGroup, call: Claimed) -> None:
         self._held[call.id] = call
         self._running[call.id] = calls.create_task(self._run(call), name=f"call-{call.id}")
+        reached("pump.call.started")
 
     async def _run(self, call: Claimed) -> None:
-        headers_ms: float | None = None
-        outcome: Outcome
         try:
             if self._lease_lapsed():
-                outcome = NotSent("the lease has ended", unreachable=False)
+                sent = Sent(NotSent("the lease has ended", unreachable=False))
             else:
-                outcome, headers_ms = await self._provider.send(call)
+                sent = await self._provider.send(call)
         except asyncio.CancelledError:
-            outcome = Stopped()
+            sent = Sent(Stopped())
         except Exception:
             log.exception("call_broke", call=call.id)
-            outcome = NoAnswer("the worker could not make sense of the call")
-        self._end(call, outcome, headers_ms)
+            sent = Sent(NoAnswer("the worker could not make sense of the call"))
+        self._end(call, sent)
 
-    def _end(self, call: Claimed, outcome: Outcome, headers_ms: float | None) -> None:
+    def _end(self, call: Claimed, sent: Sent) -> None:
+        outcome = sent.outcome
         ended = settlement(
             call,
             outcome,
-            headers_ms=headers_ms,
+            headers_ms=sent.headers_ms,
+            told=sent.told,
             ended_ms=self._now_ms(),
             chance=random.random,
         )
@@ -114,6 +117,7 @@ class Pump:
         elif isinstance(outcome, NotSent):
             self._unsent.append((call.id, outcome.unreachable))
         self._running.pop(call.id, None)
+        reached("pump.call.ended")
         log.info("call_ended", call=call.id, outcome=type(outcome).__name__)
         self._bell.ring()
 
@@ -137,12 +141,14 @@ class Pump:
         if not settlements and not beat_due and not (claim and free):
             return []
         began_ms = self._now_ms()
+        reached("pump.turn.before")
         claimed, registered = await self._store.turn(
             state,
             settlements=settlements,
             heartbeat=beat_due,
             claim=min(free, _CLAIM_MOST) if claim else 0,
         )
+        reached("pump.turn.after")
         self._confirm(settlements)
         if beat_due:
             self._beat_ms = began_ms
@@ -158,6 +164,7 @@ class Pump:
             self._ended.popleft()
             self._held.pop(one.id, None)
             self._settled.append((now_ms, one))
+            reached("pump.call.settled")
         while self._settled and self._settled[0][0] < now_ms - _REMEMBER_MS:
             self._settled.popleft()
 
@@ -165,20 +172,32 @@ class Pump:
         while self._unsent:
             unreachable = self._unsent[0][1]
             ids = [id for id, why in self._unsent if why == unreachable][:_CLAIM_MOST]
+            reached("pump.give_back.before")
             await self._store.give_back(self._worker, ids, unreachable=unreachable)
+            reached("pump.give_back.after")
             for id in ids:
                 self._unsent.remove((id, unreachable))
                 self._held.pop(id, None)
 
     async def _tell_everything(self) -> None:
-        """The server was started again and may have lost its last moments."""
+        """The server was started again and may have lost its last moments.
+
+        All settles of late are said again, those in doubt too, before what is held is named: a
+        call that has ended must not be taken for one that runs.
+        """
         life = self._store.gateway.life
+        reached("pump.tell.before")
         recent = [one for _, one in self._settled]
         for i in range(0, len(recent), _SETTLE_MOST):
             await self._store.settle(recent[i : i + _SETTLE_MOST])
+        while self._ended:
+            in_doubt = list(self._ended)[:_SETTLE_MOST]
+            await self._store.settle(in_doubt)
+            self._confirm(in_doubt)
         self._told_life = life
         began_ms = self._now_ms()
         await self._store.heartbeat(self._state(without=()))
+        reached("pump.tell.after")
         self._beat_ms = began_ms
 
     async def _finish(self, hurry: asyncio.Event, grace_ms: int) -> None:
@@ -195,8 +214,10 @@ class Pump:
             if not self._ended and not self._unsent:
                 break
             await self._turn(claim=False)
+        reached("pump.leave.before")
         with suppress(Unavailable):
             await self._store.leave(self._worker)
+        reached("pump.leave.after")
 
     def _state(self, *, without: Sequence[Settlement]) -> WorkerState:
         """What we hold once these are settled. What has ended and is not settled is still held."""

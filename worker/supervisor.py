@@ -12,8 +12,9 @@ import structlog
 
 from millpond.clock import monotonic_ms
 from millpond.errors import Refused
-from millpond.providers.cohere import Cohere
+from millpond.providers.caller import Caller
 from millpond.providers.http import Http
+from millpond.providers.profile import adapter
 from millpond.settings import Settings
 from millpond.store import keys
 from millpond.store.bell import Bell
@@ -47,7 +48,7 @@ async def main(settings: Settings) -> None:
         store = Store(Gateway(redis, settings.partition))
         pump = Pump(
             store,
-            Cohere(http),
+            Caller(adapter(settings.provider), http, store.common),
             bell,
             worker=settings.worker or f"{os.getpid()}-{uuid.uuid4().hex[:8]}",
             pool=settings.pool,

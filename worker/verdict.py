@@ -5,9 +5,10 @@ from typing import Any, assert_never
 
 import orjson
 
-from millpond.domain.call import Claimed, JobEnd, Settlement
+from millpond.domain.call import Claimed, ClaimedJob, JobEnd, Settlement
 from millpond.providers.outcome import (
     Answered,
+    JobFailed,
     KeyRefused,
     NoAnswer,
     NotSent,
@@ -15,6 +16,7 @@ from millpond.providers.outcome import (
     QuotaSpent,
     Refused,
     Rejected,
+    Result,
     Stopped,
     Unwell,
 )
@@ -35,6 +37,7 @@ def settlement(
     outcome: Outcome,
     *,
     headers_ms: float | None,
+    told: str | None = None,
     ended_ms: float,
     chance: Callable[[], float],
 ) -> Settlement | None:
@@ -46,17 +49,14 @@ def settlement(
 
     def ended(used: int | None, jobs: tuple[JobEnd, ...], **more: Any) -> Settlement:
         counted_by = ended_ms + LOST_GRACE_MS if headers_ms is None else headers_ms
-        return Settlement(call, counted_by, used, jobs, **more)
+        return Settlement(call, counted_by, used, jobs, told=told, **more)
 
     match outcome:
-        case Answered(results, used):
-            return ended(
-                used,
-                tuple(
-                    JobEnd(job.id, "succeeded", body=orjson.dumps(result))
-                    for job, result in zip(call.jobs, results, strict=True)
-                ),
+        case Answered(results, used, tokens):
+            ends = tuple(
+                _answered(job, result) for job, result in zip(call.jobs, results, strict=True)
             )
+            return ended(used, ends, tokens=tokens)
         case Refused(retry_after_ms):
             return ended(0, _again(call), refused=True, shut_ms=retry_after_ms or 0)
         case KeyRefused(message, status):
@@ -76,6 +76,12 @@ def settlement(
             return None
         case _:
             assert_never(outcome)
+
+
+def _answered(job: ClaimedJob, result: Result | JobFailed) -> JobEnd:
+    if isinstance(result, JobFailed):
+        return JobEnd(job.id, "failed", body=_error(result.code, result.message, None))
+    return JobEnd(job.id, "succeeded", body=orjson.dumps(result))
 
 
 def _again(call: Claimed) -> tuple[JobEnd, ...]:

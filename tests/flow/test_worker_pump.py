@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from conftest import PARTITION, TestTime, lane
 from millpond.domain.call import Claimed
 from millpond.errors import StoreUnavailable
+from millpond.providers.caller import Sent
 from millpond.providers.outcome import Answered, NotSent, Outcome
 from millpond.store import keys
 from millpond.store.bell import Bell
@@ -34,13 +35,13 @@ class Provider:
         self.running = 0
         self.most = 0
 
-    async def send(self, call: Claimed) -> tuple[Outcome, float | None]:
+    async def send(self, call: Claimed) -> Sent:
         self.sent.append(call.jobs[0].id)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             outcome = GOOD if self._send is None else await self._send(call)
-            return outcome, None if isinstance(outcome, NotSent) else 0.0
+            return Sent(outcome, None if isinstance(outcome, NotSent) else 0.0)
         finally:
             self.running -= 1
 

@@ -6,24 +6,34 @@ import orjson
 import pytest
 
 from millpond.domain.job import Endpoint
-from millpond.providers.cohere import BadParameter, read, request
-from millpond.providers.http import Reply
-from millpond.providers.outcome import Answered, NoAnswer, Outcome, Rejected
+from millpond.domain.request import Ask, Common, Example, Need
+from millpond.providers.adapter import BadParameter, Reply
+from millpond.providers.cohere import Cohere
+from millpond.providers.outcome import Answered, NoAnswer, Outcome, Refused, Rejected
 
-GENERATE, EMBED = Endpoint.GENERATE, Endpoint.EMBED
-ASKED = {
-    GENERATE: orjson.dumps({"prompt": "Wie heißt du?", "model": "command"}),
-    EMBED: orjson.dumps({"texts": ["Ente 🦆"], "model": "embed-english-v3.0"}),
-}
+GENERATE, EMBED, CLASSIFY = Endpoint.GENERATE, Endpoint.EMBED, Endpoint.CLASSIFY
+MODELS = {GENERATE: "command", EMBED: "embed-english-v3.0", CLASSIFY: "embed-english-v3.0"}
+EXAMPLES = (Example("quack", "duck"), Example("moo", "cow"))
+ASKED = {GENERATE: Ask("Wie heißt du?"), EMBED: Ask("Ente 🦆"), CLASSIFY: Ask("Ente 🦆")}
 
 
-def reply(body: Any, *, status: int = 200) -> Reply:
+def common(endpoint: Endpoint, **params: Any) -> Common:
+    examples = EXAMPLES if endpoint is CLASSIFY else ()
+    return Common(endpoint, MODELS[endpoint], 50, params, examples)
+
+
+def reply(body: Any, *, status: int = 200, **headers: str) -> Reply:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return Reply(status, {}, None, content, headers_ms=5.0)
+    return Reply(status, headers, content)
 
 
 def meant(endpoint: Endpoint, body: Any, *, status: int = 200) -> Outcome:
-    return read(endpoint, ASKED[endpoint], reply(body, status=status))
+    return Cohere().read(common(endpoint), [ASKED[endpoint]], reply(body, status=status))
+
+
+def sent(common: Common, *asks: Ask) -> tuple[str, dict[str, Any]]:
+    wire = Cohere().wire(common, asks)
+    return wire.path, orjson.loads(wire.body)
 
 
 def generated(*texts: Any, **more: Any) -> dict[str, Any]:
@@ -49,6 +59,7 @@ def test_several_generations_are_all_kept_and_all_counted() -> None:
 
     assert isinstance(outcome, Answered)
     (result,) = outcome.results
+    assert isinstance(result, dict)
     assert (result["text"], result["texts"]) == ("one", ["one", "three"])
     assert result["characters"] == {"input": 13, "output": 8}
     assert outcome.used == 21
@@ -147,61 +158,210 @@ def test_the_message_of_an_error_is_found_in_any_body_and_kept_short(
     assert meant(GENERATE, body, status=400) == Rejected(message, 400)
 
 
-def test_a_generate_request_reserves_the_prompt_and_the_longest_answer() -> None:
-    made = request(GENERATE, "Ente 🦆", model="command", max_tokens=50, params={})
+def test_a_refusal_says_how_long_to_wait() -> None:
+    told = reply({"message": "slow down"}, status=429, **{"Retry-After": "1.5"})
 
-    assert orjson.loads(made.payload) == {"prompt": "Ente 🦆", "model": "command", "max_tokens": 50}
-    assert made.need == 6 + 6 * 50
+    assert Cohere().read(common(GENERATE), [Ask("a")], told) == Refused(1_500)
+    assert Cohere().told(told) is None
+
+
+def stream(*events: dict[str, Any]) -> bytes:
+    return b"".join(orjson.dumps(event) + b"\n" for event in events)
+
+
+WORD = {"event_type": "text-generation", "text": "Jö", "is_finished": False}
+END = {
+    "event_type": "stream-end",
+    "is_finished": True,
+    "finish_reason": "COMPLETE",
+    "response": {
+        **generated("Jörg", finish_reason="COMPLETE"),
+        "meta": {"billed_units": {"input_tokens": 4, "output_tokens": 2}},
+    },
+}
+
+
+def test_of_a_stream_the_last_event_is_the_answer_with_the_tokens_that_were_billed() -> None:
+    assert meant(GENERATE, stream(WORD, END)) == Answered(
+        (
+            {
+                "text": "Jörg",
+                "model": "command",
+                "characters": {"input": 13, "output": 4},
+                "finish_reason": "COMPLETE",
+            },
+        ),
+        used=17,
+        tokens=6,
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        stream(WORD),
+        stream(WORD, END)[:-20],
+        stream(WORD, {"event_type": "stream-error", "err": "broke"}),
+        stream(WORD, {"event_type": "stream-end"}),
+        stream(WORD, {"event_type": "stream-end", "response": {}}),
+    ],
+    ids=["cut between events", "cut in an event", "error", "end without answer", "empty answer"],
+)
+def test_a_stream_without_its_end_is_no_answer(body: bytes) -> None:
+    assert isinstance(meant(GENERATE, body), NoAnswer)
+
+
+def classified(*labels: Any, **more: Any) -> dict[str, Any]:
+    every = {"duck": {"confidence": 0.75}, "cow": {"confidence": 0.25}}
+    one = {"confidence": 0.75, "labels": every, **more}
+    return {"classifications": [{**one, "prediction": label} for label in labels]}
+
+
+def test_a_classification_is_its_label_with_the_confidence_of_each() -> None:
+    assert meant(CLASSIFY, classified("duck")) == Answered(
+        (
+            {
+                "label": "duck",
+                "confidence": 0.75,
+                "confidences": {"duck": 0.75, "cow": 0.25},
+                "model": "embed-english-v3.0",
+                "characters": {"input": 6, "output": 0},
+            },
+        ),
+        used=6,
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"classifications": None},
+        {"classifications": []},
+        {"classifications": [None]},
+        classified("duck", "cow"),
+        classified(None),
+        classified(7),
+        classified("duck", confidence="high"),
+        classified("duck", labels=None),
+        classified("duck", labels={"duck": 0.5}),
+    ],
+)
+def test_a_200_without_exactly_one_label_is_no_answer(body: Any) -> None:
+    assert isinstance(meant(CLASSIFY, body), NoAnswer)
+
+
+def test_a_generate_request_reserves_the_prompt_and_the_longest_answer() -> None:
+    assert sent(common(GENERATE), Ask("Ente 🦆")) == (
+        "/v1/generate",
+        {"prompt": "Ente 🦆", "model": "command", "max_tokens": 50, "stream": True},
+    )
+    assert Cohere().need(common(GENERATE), Ask("Ente 🦆")) == Need(6 + 6 * 50, 6 // 2 + 1 + 50)
 
 
 def test_a_lines_max_tokens_and_number_of_answers_count_in_what_is_reserved() -> None:
     params = {"max_tokens": 10, "num_generations": 3, "temperature": 0.5}
-    made = request(GENERATE, "abc", model="command", max_tokens=50, params=params)
+    ask = Ask("abc", params)
 
-    assert orjson.loads(made.payload) == {"prompt": "abc", "model": "command", **params}
-    assert made.need == 3 + 6 * 10 * 3
+    _, body = sent(common(GENERATE, temperature=0.1, k=7), ask)
+
+    assert body == {"prompt": "abc", "model": "command", "stream": True, "k": 7, **params}
+    assert Cohere().need(common(GENERATE), ask) == Need(3 + 6 * 10 * 3, 2 + 10 * 3)
 
 
 def test_an_embed_request_reserves_its_text_and_says_what_it_is_for() -> None:
-    plain = request(EMBED, "Ente 🦆", model="m", max_tokens=50, params={})
-    query = request(EMBED, "a", model="m", max_tokens=50, params={"input_type": "search_query"})
+    path, plain = sent(common(EMBED), Ask("Ente 🦆"))
+    _, query = sent(common(EMBED), Ask("a", {"input_type": "search_query"}))
 
-    assert orjson.loads(plain.payload) == {
+    assert path == "/v1/embed"
+    assert plain == {
         "texts": ["Ente 🦆"],
-        "model": "m",
+        "model": "embed-english-v3.0",
         "input_type": "search_document",
     }
-    assert plain.need == 6
-    assert orjson.loads(query.payload)["input_type"] == "search_query"
+    assert Cohere().need(common(EMBED), Ask("Ente 🦆")) == Need(6, 4)
+    assert query["input_type"] == "search_query"
+
+
+def test_a_classify_request_carries_the_examples() -> None:
+    assert sent(common(CLASSIFY), Ask("Ente 🦆"), Ask("b")) == (
+        "/v1/classify",
+        {
+            "inputs": ["Ente 🦆", "b"],
+            "examples": [{"text": "quack", "label": "duck"}, {"text": "moo", "label": "cow"}],
+            "model": "embed-english-v3.0",
+        },
+    )
+    assert Cohere().need(common(CLASSIFY), Ask("Ente 🦆")) == Need(6, 4)
+
+
+def refused(endpoint: Endpoint, **params: Any) -> BadParameter:
+    """What is said of a parameter, whether a line has it or the run."""
+    with pytest.raises(BadParameter) as of_line:
+        Cohere().need(common(endpoint), Ask("a", params))
+    with pytest.raises(BadParameter) as of_run:
+        Cohere().need(common(endpoint, **params), Ask("a"))
+    assert str(of_line.value) == str(of_run.value)
+    return of_line.value
 
 
 @pytest.mark.parametrize("value", [0, -1, 100_001, "5", 1.0, True, None, [], {}])
 def test_a_max_tokens_that_cannot_be_reserved_for_is_refused(value: Any) -> None:
-    with pytest.raises(BadParameter, match="whole number from 1 to 100,000") as caught:
-        request(GENERATE, "a", model="m", max_tokens=5, params={"max_tokens": value})
-    assert caught.value.name == "max_tokens"
+    error = refused(GENERATE, max_tokens=value)
+
+    assert "whole number from 1 to 100,000" in str(error)
+    assert error.name == "max_tokens"
 
 
 @pytest.mark.parametrize("value", [0, 6, "1", 1.5, False])
 def test_a_number_of_answers_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(BadParameter, match="num_generations"):
-        request(GENERATE, "a", model="m", max_tokens=5, params={"num_generations": value})
+    assert refused(GENERATE, num_generations=value).name == "num_generations"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 5.1),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("temperature", []),
+        ("k", 501),
+        ("p", 1.01),
+        ("frequency_penalty", -1),
+        ("presence_penalty", 2),
+        ("truncate", "MIDDLE"),
+    ],
+)
+def test_a_parameter_out_of_its_range_is_refused(name: str, value: Any) -> None:
+    error = refused(GENERATE, **{name: value})
+
+    assert error.name == name
+    assert f"parameter {name!r}" in str(error)
 
 
 @pytest.mark.parametrize(
     ("endpoint", "name"),
     [
-        *((GENERATE, name) for name in ("prompt", "model", "stream")),
+        *((GENERATE, name) for name in ("prompt", "model")),
         *((EMBED, name) for name in ("texts", "model", "images")),
+        *((CLASSIFY, name) for name in ("inputs", "examples", "model")),
     ],
 )
 def test_what_millpond_writes_itself_cannot_be_a_parameter(endpoint: Endpoint, name: str) -> None:
-    with pytest.raises(BadParameter, match="set by millpond itself") as caught:
-        request(endpoint, "a", model="m", max_tokens=5, params={name: "x"})
-    assert caught.value.name == name
+    error = refused(endpoint, **{name: "x"})
+
+    assert "set by millpond itself" in str(error)
+    assert error.name == name
+
+
+def test_a_line_of_a_batch_file_is_for_another_provider() -> None:
+    with pytest.raises(BadParameter, match="needs --provider openai") as caught:
+        Cohere().need(common(GENERATE), Ask("a", body={"messages": []}))
+    assert caught.value.name == "body"
 
 
 @pytest.mark.parametrize("value", ["\ud800", {1: 2}])
 def test_a_parameter_that_is_no_json_is_refused_too(value: Any) -> None:
     with pytest.raises((BadParameter, orjson.JSONEncodeError)):
-        request(GENERATE, "a", model="m", max_tokens=5, params={"x": value})
+        sent(common(GENERATE), Ask("a", {"x": value}))

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from millpond.providers import http
-from millpond.providers.http import Http, Reply
+from millpond.providers.http import Http, Posted
 from millpond.providers.outcome import NoAnswer, NotSent
 
 Writer = asyncio.StreamWriter
@@ -56,7 +56,7 @@ async def serving(answer: bytes | Answer) -> AsyncIterator[Server]:
 
 async def post(
     url: str, *, timeout_ms: int = 20_000, body: bytes = b"{}"
-) -> Reply | NoAnswer | NotSent:
+) -> Posted | NoAnswer | NotSent:
     async with Http(url, "secret", timeout_ms=timeout_ms, clock=lambda: 42.0) as client:
         return await client.post("/v1/generate", body, attempt="1f")
 
@@ -67,8 +67,9 @@ async def test_a_reply_is_told_with_the_moment_of_its_headers() -> None:
     ) as server:
         reply = await post(server.url + "/", body=b'{"prompt":"x"}')
 
-    assert isinstance(reply, Reply)
-    assert (reply.status, reply.body, reply.retry_after) == (429, b"slow", "7")
+    assert isinstance(reply, Posted)
+    assert (reply.reply.status, reply.reply.body) == (429, b"slow")
+    assert reply.reply.headers["Retry-After"] == reply.reply.headers["retry-after"] == "7"
     assert reply.headers_ms == 42.0
     (request,) = server.requests
     head, _, body = request.partition(b"\r\n\r\n")
@@ -84,8 +85,8 @@ async def test_a_redirect_is_not_followed() -> None:
     async with serving(redirect) as server:
         reply = await post(server.url)
 
-    assert isinstance(reply, Reply)
-    assert reply.status == 307
+    assert isinstance(reply, Posted)
+    assert reply.reply.status == 307
     assert len(server.requests) == 1
 
 
@@ -108,8 +109,8 @@ async def test_a_compressed_reply_is_not_blown_up() -> None:
     async with serving(head + small) as server:
         reply = await post(server.url)
 
-    assert isinstance(reply, Reply)
-    assert reply.body == small
+    assert isinstance(reply, Posted)
+    assert reply.reply.body == small
 
 
 async def test_a_reply_that_is_too_large_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,147 +1,172 @@
-"""Cohere's API, version 1: generate and embed."""
+"""Cohere's API, version 1: generate, embed and classify."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from millpond.domain.call import Claimed
 from millpond.domain.job import Endpoint
-from millpond.domain.quota import generate_need
-from millpond.errors import Refused as RefusedByRule
-from millpond.providers.http import Http, Reply
-from millpond.providers.outcome import Answered, NoAnswer, NotSent, Outcome, judge
+from millpond.domain.quota import generate_need, tokens_of
+from millpond.domain.request import Ask, Common, Need
+from millpond.providers.adapter import (
+    BadParameter,
+    Reply,
+    Wire,
+    message_of,
+    none_of,
+    number,
+    whole,
+)
+from millpond.providers.outcome import Answered, NoAnswer, Outcome, Result, judge
 
-BASE_URL = "https://api.cohere.com"
-MODELS = {Endpoint.GENERATE: "command", Endpoint.EMBED: "embed-english-v3.0"}
-_PATHS = {Endpoint.GENERATE: "/v1/generate", Endpoint.EMBED: "/v1/embed"}
+PATHS = {
+    Endpoint.GENERATE: "/v1/generate",
+    Endpoint.EMBED: "/v1/embed",
+    Endpoint.CLASSIFY: "/v1/classify",
+}
 _OURS = {
-    Endpoint.GENERATE: frozenset({"prompt", "model", "stream"}),
+    Endpoint.GENERATE: frozenset({"prompt", "model"}),
     Endpoint.EMBED: frozenset({"texts", "model", "images"}),
+    Endpoint.CLASSIFY: frozenset({"inputs", "examples", "model"}),
 }
 _DEFAULTS: dict[Endpoint, dict[str, Any]] = {
-    Endpoint.GENERATE: {},
+    Endpoint.GENERATE: {"stream": True},
     Endpoint.EMBED: {"input_type": "search_document"},
+    Endpoint.CLASSIFY: {},
 }
-_MESSAGE_MOST = 500
-
-
-class BadParameter(RefusedByRule):
-    """A parameter of a request that cannot be sent; `name` is the parameter."""
-
-    code = "bad_parameter"
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request's body, and the characters to reserve for it."""
-
-    payload: bytes
-    need: int
-
-
-def request(
-    endpoint: Endpoint, prompt: str, *, model: str, max_tokens: int, params: Mapping[str, Any]
-) -> Request:
-    """Write the request for one job. Raises BadParameter for what cannot be sent."""
-    for name in params:
-        if name in _OURS[endpoint]:
-            raise BadParameter(name, f"parameter {name!r} is set by millpond itself")
-    body = {"model": model, **_DEFAULTS[endpoint], **params}
-    match endpoint:
-        case Endpoint.GENERATE:
-            body = {"prompt": prompt, "max_tokens": max_tokens, **body}
-            tokens = _whole(body, "max_tokens", least=1, most=100_000)
-            outputs = _whole(body, "num_generations", least=1, most=5, default=1)
-            need = generate_need(len(prompt), tokens, outputs)
-        case Endpoint.EMBED:
-            body = {"texts": [prompt], **body}
-            need = len(prompt)
-    return Request(orjson.dumps(body), need)
-
-
-def _whole(
-    body: Mapping[str, Any], name: str, *, least: int, most: int, default: int | None = None
-) -> int:
-    value = body.get(name, default)
-    if type(value) is not int or not least <= value <= most:
-        raise BadParameter(
-            name, f"parameter {name!r} must be a whole number from {least} to {most:,}"
-        )
-    return value
+_RANGES = {
+    "temperature": (0, 5),
+    "k": (0, 500),
+    "p": (0, 1),
+    "frequency_penalty": (0, 1),
+    "presence_penalty": (0, 1),
+}
+EXAMPLES_MOST = 2_500
+_TRUNCATE = ("NONE", "START", "END")
 
 
 class Cohere:
-    """Sends calls and reads what came of them."""
+    """Cohere's wire format."""
 
-    def __init__(self, http: Http) -> None:
-        self._http = http
+    def need(self, common: Common, ask: Ask) -> Need:
+        if ask.body is not None:
+            raise BadParameter("body", "a line of an OpenAI batch file needs --provider openai")
+        params = {**common.params, **ask.params}
+        none_of(params, _OURS[common.endpoint])
+        if params.get("truncate", "END") not in _TRUNCATE:
+            raise BadParameter("truncate", f"parameter 'truncate' is one of {_TRUNCATE}")
+        if common.endpoint is not Endpoint.GENERATE:
+            return Need(len(ask.text), tokens_of(ask.text))
+        for name, (least, most) in _RANGES.items():
+            number(params, name, least=least, most=most)
+        most_tokens = whole(params, "max_tokens", least=1, most=100_000, default=common.max_tokens)
+        outputs = whole(params, "num_generations", least=1, most=5, default=1)
+        return Need(
+            generate_need(len(ask.text), most_tokens, outputs),
+            tokens_of(ask.text) + most_tokens * outputs,
+        )
 
-    async def send(self, call: Claimed) -> tuple[Outcome, float | None]:
-        """One request; its outcome, and when the response headers came (None: they did not)."""
-        endpoint = Endpoint(call.endpoint)
-        payload = call.jobs[0].payload
-        reply = await self._http.post(_PATHS[endpoint], payload, attempt=call.id)
-        match reply:
-            case Reply():
-                return read(endpoint, payload, reply), reply.headers_ms
-            case NoAnswer() | NotSent():
-                return reply, None
-
-
-def read(endpoint: Endpoint, payload: bytes, reply: Reply) -> Outcome:
-    """What a reply means. A 200 that does not hold what was asked for is no answer."""
-    if 200 < reply.status < 300:
-        return NoAnswer(f"the reply has status {reply.status}, which holds no answer")
-    if reply.status != 200:
-        return judge(reply.status, _message(reply.body), reply.retry_after)
-    try:
-        body = orjson.loads(reply.body)
-        asked = orjson.loads(payload)
-        match endpoint:
+    def wire(self, common: Common, asks: Sequence[Ask]) -> Wire:
+        texts = [ask.text for ask in asks]
+        body = {"model": common.model, **_DEFAULTS[common.endpoint], **common.params}
+        body |= asks[0].params
+        match common.endpoint:
             case Endpoint.GENERATE:
-                return _generated(asked, body)
+                body = {"prompt": texts[0], "max_tokens": common.max_tokens, **body}
             case Endpoint.EMBED:
-                return _embedded(asked, body)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return NoAnswer("the reply is not what the provider's documentation says")
+                body = {"texts": texts, **body}
+            case Endpoint.CLASSIFY:
+                examples = [{"text": one.text, "label": one.label} for one in common.examples]
+                body = {"inputs": texts, "examples": examples, **body}
+        return Wire(PATHS[common.endpoint], orjson.dumps(body))
+
+    def told(self, reply: Reply) -> str | None:
+        """Cohere says nothing of them."""
+        return None
+
+    def read(self, common: Common, asks: Sequence[Ask], reply: Reply) -> Outcome:
+        if 200 < reply.status < 300:
+            return NoAnswer(f"the reply has status {reply.status}, which holds no answer")
+        if reply.status != 200:
+            retry_after = reply.headers.get("Retry-After")
+            return judge(reply.status, message_of(reply.body, "message"), retry_after)
+        try:
+            match common.endpoint:
+                case Endpoint.GENERATE:
+                    return _generated(common, asks, _whole_reply(reply.body))
+                case Endpoint.EMBED:
+                    return _embedded(common, asks, orjson.loads(reply.body))
+                case Endpoint.CLASSIFY:
+                    return _classified(common, asks, orjson.loads(reply.body))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return NoAnswer("the reply is not what the provider's documentation says")
 
 
-def _generated(asked: dict[str, Any], body: dict[str, Any]) -> Answered:
-    texts = [generation["text"] for generation in body["generations"]]
+def _whole_reply(body: bytes) -> dict[str, Any]:
+    """The reply to generate; of a stream, what its last event holds."""
+    last: dict[str, Any] = orjson.loads(body.rstrip().rpartition(b"\n")[2])
+    if "event_type" not in last:
+        return last
+    if last["event_type"] != "stream-end":
+        raise ValueError("the stream was cut")
+    whole_reply: dict[str, Any] = last["response"]
+    return whole_reply
+
+
+def _generated(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answered:
+    generations = body["generations"]
+    texts = [one["text"] for one in generations]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise TypeError
-    characters = {"input": len(asked["prompt"]), "output": sum(map(len, texts))}
-    result: dict[str, Any] = {"text": texts[0]}
+    characters = {"input": len(asks[0].text), "output": sum(map(len, texts))}
+    result: Result = {"text": texts[0]}
     if len(texts) > 1:
         result["texts"] = texts
-    result |= {"model": asked["model"], "characters": characters}
-    reason = body["generations"][0].get("finish_reason")
-    if isinstance(reason, str):
-        result["finish_reason"] = reason
-    return Answered((result,), sum(characters.values()))
+    result |= {"model": common.model, "characters": characters}
+    if isinstance(generations[0].get("finish_reason"), str):
+        result["finish_reason"] = generations[0]["finish_reason"]
+    return Answered((result,), sum(characters.values()), _tokens(body))
 
 
-def _embedded(asked: dict[str, Any], body: dict[str, Any]) -> Answered:
+def _embedded(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answered:
     found = body["embeddings"]
     if isinstance(found, dict):
         found = next(iter(found.values()), None)
-    (embedding,) = found
-    if not isinstance(embedding, list) or not all(isinstance(x, int | float) for x in embedding):
+    results = tuple(
+        _with_characters(common, ask, {"embedding": numbers(one)})
+        for ask, one in zip(asks, found, strict=True)
+    )
+    return Answered(results, sum(len(ask.text) for ask in asks), _tokens(body))
+
+
+def _classified(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answered:
+    results = []
+    for ask, one in zip(asks, body["classifications"], strict=True):
+        label, confidence = one["prediction"], one["confidence"]
+        if not isinstance(label, str) or not isinstance(confidence, int | float):
+            raise TypeError
+        every = {name: float(at["confidence"]) for name, at in one["labels"].items()}
+        told = {"label": label, "confidence": confidence, "confidences": every}
+        results.append(_with_characters(common, ask, told))
+    return Answered(tuple(results), sum(len(ask.text) for ask in asks), _tokens(body))
+
+
+def _with_characters(common: Common, ask: Ask, result: Result) -> Result:
+    characters = {"input": len(ask.text), "output": 0}
+    return {**result, "model": common.model, "characters": characters}
+
+
+def numbers(found: Any) -> list[float]:
+    """A list of numbers, or TypeError."""
+    if not isinstance(found, list) or not found:
         raise TypeError
-    characters = {"input": sum(map(len, asked["texts"])), "output": 0}
-    result = {"embedding": embedding, "model": asked["model"], "characters": characters}
-    return Answered((result,), characters["input"])
+    if not all(type(one) in (int, float) for one in found):
+        raise TypeError
+    return found
 
 
-def _message(body: bytes) -> str:
-    try:
-        found = orjson.loads(body)["message"]
-    except (ValueError, TypeError, KeyError):
-        found = body.decode(errors="replace")
-    return str(found)[:_MESSAGE_MOST]
+def _tokens(body: dict[str, Any]) -> int | None:
+    """What the provider says that it billed, if it does."""
+    units = (body.get("meta") or {}).get("billed_units") or {}
+    counts = [units[name] for name in ("input_tokens", "output_tokens") if name in units]
+    return int(sum(counts)) if counts else None

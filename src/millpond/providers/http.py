@@ -8,6 +8,8 @@ from typing import Self
 
 import aiohttp
 
+from millpond.failpoints import reached
+from millpond.providers.adapter import Reply
 from millpond.providers.outcome import NoAnswer, NotSent
 
 BODY_MOST_BYTES = 32 * 1024 * 1024
@@ -17,13 +19,10 @@ _CONNECT_MOST_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """`headers_ms`: on the caller's clock, when the response headers had come."""
+class Posted:
+    """A reply, and when (on the caller's clock) its headers had come."""
 
-    status: int
-    headers: "aiohttp.typedefs.LooseHeaders"
-    retry_after: str | None
-    body: bytes
+    reply: Reply
     headers_ms: float
 
 
@@ -31,7 +30,7 @@ class Http:
     """Connections to one provider, shared by all calls of a worker.
 
     They are never retried, redirected or decompressed behind our back: each of those would be a
-    request or memory that the books do not know of.
+    request or memory that the books do not know of. HTTPS_PROXY and SSL_CERT_FILE are obeyed.
     """
 
     def __init__(
@@ -56,6 +55,7 @@ class Http:
                 "Accept-Encoding": "identity",
                 "User-Agent": "millpond",
             },
+            trust_env=True,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -70,9 +70,10 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, path: str, body: bytes, *, attempt: str) -> Reply | NoAnswer | NotSent:
+    async def post(self, path: str, body: bytes, *, attempt: str) -> Posted | NoAnswer | NotSent:
         """Send one request and read its reply, in the time allowed."""
         assert self._session is not None
+        reached("http.post.before")
         try:
             async with self._session.post(
                 self._base_url + path,
@@ -81,11 +82,12 @@ class Http:
                 allow_redirects=False,
             ) as response:
                 headers_ms = self._clock()
+                reached("http.headers.read")
                 read = await _read(response.content)
+                reached("http.body.read")
                 if read is None:
                     return NoAnswer(f"the reply is larger than {BODY_MOST_BYTES:,} bytes")
-                retry_after = response.headers.get("Retry-After")
-                return Reply(response.status, response.headers, retry_after, read, headers_ms)
+                return Posted(Reply(response.status, response.headers, read), headers_ms)
         except (
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,

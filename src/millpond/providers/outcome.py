@@ -19,13 +19,25 @@ An unknown charge keeps the whole reservation: only that can never overshoot a q
 from dataclasses import dataclass
 from typing import Any
 
+#: What an answer adds to its row.
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A job whose call was answered, and whose answer cannot be used; asking again is no help."""
+
+    code: str
+    message: str
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One result for each job of the call, as fields of its row; `used` is in characters."""
+    """One result for each job of the call. `used` is in characters; `tokens` None: not told."""
 
-    results: tuple[dict[str, Any], ...]
+    results: tuple[Result | JobFailed, ...]
     used: int
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

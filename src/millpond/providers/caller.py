@@ -1,0 +1,62 @@
+"""One call from its claim to its outcome: write the request, send it, read the reply."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from millpond.domain.call import Claimed
+from millpond.domain.request import Common, read_ask, read_common
+from millpond.errors import Unavailable
+from millpond.providers.adapter import Adapter
+from millpond.providers.http import Http, Posted
+from millpond.providers.outcome import NotSent, Outcome
+
+_REMEMBERED_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a call; when its response headers came (None: they did not); and what the
+    provider said in them of its limits."""
+
+    outcome: Outcome
+    headers_ms: float | None = None
+    told: str | None = None
+
+
+class Caller:
+    """Makes the calls of one provider account. `common_of` finds what a flow's jobs share."""
+
+    def __init__(
+        self, adapter: Adapter, http: Http, common_of: Callable[[str], Awaitable[bytes | None]]
+    ) -> None:
+        self._adapter = adapter
+        self._http = http
+        self._common_of = common_of
+        self._remembered: dict[str, Common] = {}
+
+    async def send(self, call: Claimed) -> Sent:
+        try:
+            common = await self._common(call.flow)
+        except Unavailable as error:
+            return Sent(NotSent(str(error), unreachable=False))
+        if common is None:
+            return Sent(NotSent("its flow has gone", unreachable=False))
+        asks = [read_ask(job.payload) for job in call.jobs]
+        wire = self._adapter.wire(common, asks)
+        match await self._http.post(wire.path, wire.body, attempt=call.id):
+            case Posted(reply, headers_ms):
+                outcome = self._adapter.read(common, asks, reply)
+                return Sent(outcome, headers_ms, self._adapter.told(reply))
+            case failed:
+                return Sent(failed)
+
+    async def _common(self, flow: str) -> Common | None:
+        """Fetched once for each flow. (Two calls may do so at once; that does no harm.)"""
+        if flow not in self._remembered:
+            told = await self._common_of(flow)
+            if told is None:
+                return None
+            while len(self._remembered) >= _REMEMBERED_MOST:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[flow] = read_common(told)
+        return self._remembered.get(flow)
