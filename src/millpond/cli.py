@@ -5,23 +5,22 @@ Exit codes: 0 all answered, 3 ended with error rows, 2 usage, 69 no server, 75 q
 """
 
 import asyncio
-import os
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, NoReturn, TypeVar
 
-import orjson
 import typer
 
 from millpond import __version__
+from millpond import cli_values as values
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
 from millpond.errors import MillpondError, NoServer, Refused
-from millpond.run.options import LIMITED_QUOTA, Options, mode_limits
+from millpond.local.commands import app as local_model
+from millpond.providers.profile import PROFILES, ProviderName
+from millpond.run.options import Options
 from millpond.settings import Settings, read_settings
 from millpond.simulator.commands import app as simulator
 
@@ -35,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(simulator, name="simulator")
+app.add_typer(local_model, name="local-model")
 
 
 class Format(StrEnum):
@@ -42,11 +42,7 @@ class Format(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     TEXT = "text"
-
-
-class Provider(StrEnum):
-    SIMULATOR = "simulator"
-    COHERE = "cohere"
+    OPENAI = "openai"
 
 
 class Mode(StrEnum):
@@ -74,7 +70,11 @@ def millpond(
 def run(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Records: JSON Lines, CSV, or a prompt a line."),
+        typer.Argument(
+            metavar="FILE",
+            help="Records: JSON Lines, CSV, a prompt a line, or OpenAI batch lines; also .gz and "
+            ".zst; - is standard input.",
+        ),
     ],
     format: Annotated[Format, typer.Option(help="What FILE is.")] = Format.AUTO,
     template: Annotated[
@@ -92,14 +92,20 @@ def run(
     max_tokens: Annotated[
         int, typer.Option(min=1, max=100_000, help="Longest answer, in tokens.")
     ] = 256,
+    examples: Annotated[
+        Path | None, typer.Option(help="For classify: texts with their labels, CSV or JSON Lines.")
+    ] = None,
     provider: Annotated[
-        Provider,
-        typer.Option(help="The simulator is started with the run's limits, unless --base-url."),
-    ] = Provider.SIMULATOR,
+        ProviderName,
+        typer.Option(
+            help="simulator and local are started for the run, unless --base-url; openai is any "
+            "server that speaks its API."
+        ),
+    ] = ProviderName.SIMULATOR,
     base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help="File with the key. [default: the variable CO_API_KEY]"),
+        typer.Option(help="File with the key. [default: CO_API_KEY or OPENAI_API_KEY]"),
     ] = None,
     mode: Annotated[
         Mode,
@@ -126,6 +132,13 @@ def run(
     attempts: Annotated[
         int, typer.Option(min=1, max=100, help="Failures after which a line is given up.")
     ] = 5,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Only so many lines, chosen by chance.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Send nothing if any line is bad.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would come to, and send nothing.")
+    ] = False,
     data_dir: Annotated[
         Path, typer.Option(help="Where the run keeps what it needs to go on.")
     ] = Path(".millpond"),
@@ -145,46 +158,71 @@ def run(
 
     Started again with the same options, it goes on where it was, also after a crash.
     """
-    from millpond.providers import cohere
-
-    named = _checked("--limits", parse_limits, limits) if limits is not None else {}
-    if provider is Provider.COHERE and base_url is None:
-        base_url = cohere.BASE_URL
+    profile = PROFILES[provider]
+    name = "stdin" if str(file) == "-" else file.name
+    place = Path() if str(file) == "-" else file.parent
+    named = values.checked("--limits", parse_limits, limits) if limits is not None else {}
     options = Options(
-        file=file,
+        file=None if str(file) == "-" else file,
         format=format.value,
         template=template,
         endpoint=endpoint,
-        model=model or cohere.MODELS[endpoint],
-        params=_params(param or []),
+        model=model,
+        params=values.params(param or []),
         max_tokens=max_tokens,
-        provider=provider.value,
-        base_url=None if base_url is None else _checked("--base-url", _read_url, base_url),
-        key=_key(provider, api_key_file, own=base_url is None),
+        examples=values.examples(endpoint, examples),
+        provider=provider,
+        base_url=values.address(base_url, profile.base_url),
+        key=values.key(provider, api_key_file, own=base_url is None),
         mode=mode.value,
-        limits=mode_limits(mode.value, named),
-        quota=_quota(quota, mode),
+        limits=named,
+        quota=values.quota(quota, profile.quota[mode.value]),
         workers=min(workers, concurrency),
         concurrency=concurrency,
         timeout_ms=round(timeout * 1_000),
         attempts=attempts,
+        sample=sample,
+        strict=strict,
+        dry_run=dry_run,
         data_dir=data_dir,
-        out=out or file.with_name(file.name + ".answers.jsonl"),
-        errors=errors or file.with_name(file.name + ".errors.jsonl"),
+        out=out or place / f"{name}.answers.jsonl",
+        errors=errors or place / f"{name}.errors.jsonl",
         ledger=ledger,
         as_json=as_json,
         quiet=quiet,
     )
-    _must_differ(options)
+    values.must_differ(options)
     from millpond.run.command import execute
 
     raise typer.Exit(_do(lambda settings: execute(options, settings)))
 
 
 @app.command()
-def demo() -> None:
+def limits(
+    provider: Annotated[ProviderName, typer.Option()] = ProviderName.SIMULATOR,
+    mode: Annotated[Mode, typer.Option()] = Mode.LIMITED,
+    base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="As for run.")] = None,
+    data_dir: Annotated[Path, typer.Option(help="As for run.")] = Path(".millpond"),
+) -> None:
+    """Show which limits a run would keep to, and where each is from."""
+    from millpond.run.limits import describe_limits
+
+    profile = PROFILES[provider]
+    url = values.address(base_url, profile.base_url)
+    key = values.key(provider, api_key_file, own=base_url is None)
+    for line in describe_limits(provider, mode.value, url, key, data_dir):
+        typer.echo(line)
+
+
+@app.command()
+def demo(
+    local: Annotated[
+        bool, typer.Option("--local", help="Ask a small model on this machine instead.")
+    ] = False,
+) -> None:
     """Run twenty shipped prompts through the simulator and show the answers."""
-    from millpond.providers import cohere
+    provider = ProviderName.LOCAL if local else ProviderName.SIMULATOR
     from millpond.run.demo import demonstrate
 
     def options_for(prompts: Path) -> Options:
@@ -193,19 +231,23 @@ def demo() -> None:
             format="text",
             template=None,
             endpoint=Endpoint.GENERATE,
-            model=cohere.MODELS[Endpoint.GENERATE],
+            model=None,
             params={},
             max_tokens=60,
-            provider="simulator",
+            examples=(),
+            provider=provider,
             base_url=None,
             key="demo",
             mode="limited",
-            limits=mode_limits("limited", {}),
-            quota=LIMITED_QUOTA,
+            limits={},
+            quota=PROFILES[provider].quota["limited"],
             workers=1,
             concurrency=20,
             timeout_ms=60_000,
             attempts=5,
+            sample=None,
+            strict=False,
+            dry_run=False,
             data_dir=prompts.parent / "data",
             out=prompts.with_suffix(".answers.jsonl"),
             errors=prompts.with_suffix(".errors.jsonl"),
@@ -278,96 +320,3 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _end(error: Exception, code: int) -> NoReturn:
     typer.echo(f"millpond: {error}", err=True)
     sys.exit(code)
-
-
-def _checked(option: str, read: Callable[[str], Result], text: str) -> Result:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
-
-
-def _read_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{text!r} is no address: write http://HOST:PORT or https://HOST")
-    return text.rstrip("/")
-
-
-def _params(pairs: list[str]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not name or not equals:
-            raise typer.BadParameter(
-                f"{pair!r}: write KEY=JSON, for example temperature=0.3", param_hint="--param"
-            )
-        try:
-            params[name] = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            raise typer.BadParameter(
-                f"{pair!r}: the value is no JSON; a text needs its quotes: "
-                f"""--param '{name}="{text}"'""",
-                param_hint="--param",
-            ) from None
-    return params
-
-
-def _quota(text: str | None, mode: Mode) -> int | None:
-    if text is None:
-        return LIMITED_QUOTA if mode is Mode.LIMITED else None
-    if text == "none":
-        return None
-    if not re.fullmatch(r"[0-9]{1,15}", text):
-        raise typer.BadParameter(
-            f"{text!r}: write a whole number of characters, or none", param_hint="--quota"
-        )
-    return int(text)
-
-
-def _key(provider: Provider, path: Path | None, *, own: bool) -> str:
-    """The provider's key. A simulator that is our own never sees a real one."""
-    if provider is Provider.SIMULATOR and own and path is None:
-        return "demo"
-    if path is not None:
-        try:
-            key = path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(
-                f"{path} cannot be read: {error}", param_hint="--api-key-file"
-            ) from None
-    else:
-        key = os.environ.get("CO_API_KEY", "").strip()
-    if provider is Provider.SIMULATOR:
-        return key or "demo"
-    if not key:
-        raise typer.BadParameter(
-            "cohere needs a key: set CO_API_KEY, or name a file that holds it with --api-key-file",
-            param_hint="--provider",
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise typer.BadParameter(
-            "the key holds characters that no key has; is it the right file?",
-            param_hint="--api-key-file",
-        )
-    return key
-
-
-def _must_differ(options: Options) -> None:
-    """The input, and each file that is written, are files of their own."""
-    named = {
-        "FILE": options.file,
-        "--out": options.out,
-        "--errors": options.errors,
-        "--ledger": options.ledger,
-    }
-    seen: dict[Path, str] = {}
-    for option, path in named.items():
-        if path is None:
-            continue
-        place = path.resolve()
-        if place in seen:
-            raise typer.BadParameter(
-                f"{path} is {seen[place]} already; name another file", param_hint=option
-            )
-        seen[place] = option

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from millpond import failpoints
 from millpond.errors import Refused, UnknownSetting
 
 PREFIX = "MILLPOND_"
@@ -33,7 +34,9 @@ class Settings(BaseSettings):
     )
     pool: str = Field("http", description="Worker: which ready list it claims from.")
     slots: int = Field(200, ge=1, le=10_000, description="Worker: calls in flight at once.")
-    provider: Literal["cohere"] = Field("cohere", description="Worker: whose wire format.")
+    provider: Literal["cohere", "openai", "local"] = Field(
+        "cohere", description="Worker: whose wire format."
+    )
     base_url: str | None = Field(None, description="Worker: the provider's address.")
     api_key: SecretStr = Field(SecretStr(""), description="Worker: the provider's key.")
     timeout_ms: int = Field(
@@ -54,7 +57,11 @@ def read_settings() -> Settings:
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
-        n for n in os.environ if n.upper().startswith(PREFIX) and n.upper() not in known
+        name
+        for name in os.environ
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and name not in failpoints.VARIABLES
     )
     if unknown:
         raise UnknownSetting(

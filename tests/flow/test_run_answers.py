@@ -37,7 +37,7 @@ MIXED = b"""\
 {"question": "no prompt", "custom_id": "q"}
 {"prompt": "", "custom_id": "e"}
 {"prompt": "x", "params": {"max_tokens": 0}}
-{"prompt": "x", "params": {"stream": true}}
+{"prompt": "x", "params": {"model": "other"}}
 {"prompt": "x", "params": []}
 {"prompt": "f\xc3\xbcnf \xf0\x9f\xa6\x86"}
 """
@@ -118,7 +118,7 @@ def test_each_bad_line_gets_a_row_of_errors_that_says_what_and_where(done: Done)
         7: ("missing_field", "/prompt"),
         8: ("empty_prompt", "/prompt"),
         9: ("bad_parameter", "/params/max_tokens"),
-        10: ("bad_parameter", "/params/stream"),
+        10: ("bad_parameter", "/params/model"),
         11: ("wrong_type", "/params"),
     }
     assert list(rows[7]["error"]) == ["code", "message", "pointer", "provider_status"]
@@ -153,7 +153,8 @@ def test_the_characters_are_those_that_the_provider_counted(done: Done) -> None:
 
 def test_people_are_told_on_stderr_and_data_alone_is_on_stdout(done: Done) -> None:
     assert len(done.ended.out.splitlines()) == 1
-    assert "q.jsonl: 12 lines, generate, limited access" in done.ended.err
+    assert "12 lines (8 of them cannot be asked), 4 calls, at most " in done.ended.err
+    assert "; limited access: for testing" in done.ended.err
     assert "4 answered, 8 failed, 0 waiting" in done.ended.err
 
 

@@ -3,42 +3,18 @@
 from pathlib import Path
 
 from millpond.domain.job import Endpoint
-from millpond.domain.limit import LIMITED
+from millpond.domain.request import Common
 from millpond.producer.records import Format, Reader
-from millpond.run.feeder import Feeder, Lines
-from millpond.run.options import Options
+from millpond.providers.cohere import Cohere
+from millpond.run.feeder import Feeder, Lines, Wanted, Writer
 from rig import prompts
 
 
-def feeder(folder: Path, answered: Lines, *, lines: int) -> Feeder:
+def feeder(folder: Path, answered: Lines, *, lines: int, wanted: Wanted = None) -> Feeder:
     file = prompts(folder / "q.jsonl", lines)
-    options = Options(
-        file=file,
-        format="jsonl",
-        template=None,
-        endpoint=Endpoint.GENERATE,
-        model="command",
-        params={},
-        max_tokens=9,
-        provider="simulator",
-        base_url=None,
-        key="demo",
-        mode="limited",
-        limits=LIMITED,
-        quota=None,
-        workers=1,
-        concurrency=1,
-        timeout_ms=1_000,
-        attempts=1,
-        data_dir=folder,
-        out=folder / "a",
-        errors=folder / "e",
-        ledger=None,
-        as_json=False,
-        quiet=False,
-    )
     reader = Reader(file, Format.JSONL, field="prompt", template=None)
-    return Feeder(reader, options, "r", answered)
+    writer = Writer(Cohere(), Common(Endpoint.GENERATE, "command", max_tokens=9))
+    return Feeder(reader, writer, "r", answered, wanted)
 
 
 def ids(feeder: Feeder) -> list[str]:
@@ -51,6 +27,22 @@ def test_lines_that_are_answered_are_not_read_again(tmp_path: Path) -> None:
         answered.add(line)
 
     assert ids(feeder(tmp_path, answered, lines=4)) == ["r.2", "r.4"]
+
+
+def test_of_a_sample_only_its_lines_are_read_and_again_not_those_that_are_answered(
+    tmp_path: Path,
+) -> None:
+    answered = Lines()
+    answered.add(3)
+
+    assert ids(feeder(tmp_path, answered, lines=6, wanted={2, 3, 5})) == ["r.2", "r.5"]
+
+
+def test_what_a_job_may_use_is_said_with_it(tmp_path: Path) -> None:
+    (job,) = feeder(tmp_path, Lines(), lines=1).take().jobs
+
+    # "What is 0 and 0?" has 16 characters; the answer 9 tokens at most, of 6 characters each.
+    assert (job.need, job.tokens) == (16 + 6 * 9, 16 // 2 + 1 + 9)
 
 
 def test_a_file_is_fed_in_portions_and_waits_while_the_server_has_enough(tmp_path: Path) -> None:

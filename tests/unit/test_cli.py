@@ -40,8 +40,8 @@ def refused(folder: Path, *arguments: str) -> str:
     [
         (["--limits", "60/60s"], ["--limits", "'60/60s'", "generate=60/60s,50000/1d"]),
         (["--limits", "generate=x"], ["--limits", "'x' is no limit", "for example 60/60s"]),
-        (["--limits", "generate=9tokens/1s"], ["--limits", "only calls can be limited so far"]),
-        (["--limits", "generate=0/1s"], ["--limits", "'0/1s'", "1 to 1,000,000"]),
+        (["--limits", "generate=9words/1s"], ["--limits", "counts words", "inputs, characters"]),
+        (["--limits", "generate=0/1s"], ["--limits", "'0/1s'", "1 to 1,000,000,000"]),
         (["--limits", ""], ["--limits", "no limit is named", "for example"]),
         (["--quota", "5k"], ["--quota", "'5k'", "a whole number of characters, or none"]),
         (["--quota", "-5"], ["--quota", "'-5'", "a whole number of characters, or none"]),
@@ -52,17 +52,22 @@ def refused(folder: Path, *arguments: str) -> str:
         (["--base-url", "ftp://host"], ["--base-url", "'ftp://host'", "http://HOST:PORT"]),
         (["--base-url", "http://"], ["--base-url", "'http://'", "http://HOST:PORT"]),
         (["--provider", "cohere"], ["cohere needs a key", "CO_API_KEY", "--api-key-file"]),
+        (["--provider", "openai", "--model", "m"], ["openai needs a key", "OPENAI_API_KEY"]),
+        (["--provider", "acme"], ["--provider", "'acme'", "cohere", "openai"]),
+        (["--endpoint", "classify"], ["--examples", "text and label", "two of each label"]),
+        (["--examples", "e.csv"], ["--examples", "only classify has examples"]),
         (["--api-key-file", "none"], ["--api-key-file", "none cannot be read", "No such file"]),
         # How a range is told differs from one version of typer to the next.
         (["--workers", "0"], ["--workers", "1"]),
         (["--workers", "65"], ["--workers", "64"]),
         (["--concurrency", "0"], ["--concurrency", "1"]),
+        (["--sample", "0"], ["--sample", "1"]),
         (["--attempts", "0"], ["--attempts", "1"]),
         (["--timeout", "0"], ["--timeout", "0.1"]),
         (["--max-tokens", "0"], ["--max-tokens", "1"]),
         (["--mode", "half"], ["--mode", "'half'", "limited", "full"]),
-        (["--format", "xml"], ["--format", "'xml'", "auto", "jsonl", "csv", "text"]),
-        (["--endpoint", "chat"], ["--endpoint", "'chat'", "generate", "embed"]),
+        (["--format", "xml"], ["--format", "'xml'", "auto", "jsonl", "csv", "text", "openai"]),
+        (["--endpoint", "chat"], ["--endpoint", "'chat'", "generate", "embed", "classify"]),
         (["--out", "q.jsonl"], ["--out", "q.jsonl is FILE already; name another file"]),
         (["--out", "a", "--errors", "./a"], ["--errors", "is --out already"]),
         (["--errors", "e", "--ledger", "e"], ["--ledger", "e is --errors already"]),
@@ -89,6 +94,28 @@ def test_a_file_that_holds_no_key_is_refused_without_showing_it(
     assert "--api-key-file" in message
     assert "is it the right file?" in message
     assert "two words" not in message
+
+
+@pytest.mark.parametrize(
+    ("examples", "told"),
+    [
+        ("text,label\nquack,duck\nmoo,cow\nmuh,cow\n", "line 2: at least 2 examples of each label"),
+        ("text,label\nquack,duck\nquak,duck\n", "at least 2 labels are needed"),
+        ("text\nquack\n", 'the example has no "label"'),
+        (None, "there is no file"),
+    ],
+)
+def test_examples_that_classify_cannot_learn_from_are_refused_with_what_is_wrong(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, examples: str | None, told: str
+) -> None:
+    path = tmp_path_factory.mktemp("examples") / "e.csv"
+    if examples is not None:
+        path.write_text(examples)
+
+    message = refused(folder, "run", "q.jsonl", "--endpoint", "classify", "--examples", str(path))
+
+    assert "--examples" in message
+    assert told in message.replace("│ │ ", "")
 
 
 def test_a_run_without_a_file_is_refused(folder: Path) -> None:
@@ -131,7 +158,8 @@ def test_help_names_every_option_of_a_run_with_its_default() -> None:
         *("--format", "--template", "--endpoint", "--model", "--param", "--max-tokens"),
         *("--provider", "--base-url", "--api-key-file", "--mode", "--limits", "--quota"),
         *("--workers", "--concurrency", "--timeout", "--attempts", "--data-dir", "--out"),
-        *("--errors", "--ledger", "--json", "--quiet"),
+        *("--errors", "--ledger", "--json", "--quiet", "--examples", "--sample", "--strict"),
+        "--dry-run",
     ):
         assert option in result.stdout
     for default in ("256", "200", "120", "default: 5;", "FILE.answers.jsonl", ".millpond"):

@@ -6,6 +6,7 @@ import pytest
 
 from millpond.domain.limit import Limit, parse_limit
 from millpond.run.outlook import Reason, quota_stops, seconds_left, waiting_reason
+from millpond.run.preview import Contents
 from millpond.run.summary import UNREACHABLE_MOST_MS, End, end_of, exit_code, summarize
 from millpond.store.view import FlowView, LaneView, OrgView, View, WindowView
 
@@ -34,7 +35,7 @@ PARKED = replace(FLOW, queued=0, parked=10, parked_least=251)
 
 
 def window(limit: Limit, used: int, frees_at_ms: int | None = None) -> WindowView:
-    return WindowView(limit.amount, limit.window_ms, used, frees_at_ms)
+    return WindowView(limit.amount, limit.window_ms, used, frees_at_ms, limit.unit)
 
 
 def lane(
@@ -124,6 +125,18 @@ def test_a_limit_full_of_calls_in_flight_frees_at_a_time_nobody_knows() -> None:
     )
 
 
+def test_limits_that_were_set_by_somebody_else_are_told_as_they_are_on_the_server() -> None:
+    """Limits learnt since the look, or those of another run on the same server."""
+    tokens, at_once = parse_limit("900tokens/1m"), parse_limit("2@once")
+    seen = view(lane(window(tokens, 900, NOW_MS + 4_000), window(at_once, 1)))
+
+    assert reason(seen) == Reason("900tokens/60s", "tokens", 900, 900, WALL_S + 4)
+    full = view(lane(window(at_once, 2)))
+    assert reason(full) == Reason("2@once", "calls", 2, 2, None)
+    # Two at once, a second each: nobody has measured them.
+    assert seconds_left(full, HUNDRED, 4, limits=[MINUTE, DAY], concurrency=9) == 2.0
+
+
 def test_a_full_limit_holds_nobody_if_nothing_is_open() -> None:
     full = lane(window(MINUTE, 60, NOW_MS + 2_000), window(DAY, 0))
 
@@ -159,19 +172,68 @@ def test_a_reason_is_told_to_people_with_what_is_known_of_it() -> None:
     )
 
 
+#: A hundred calls of 50 characters and 40 tokens each, at their most.
+HUNDRED = Contents(lines=100, bad_lines=0, characters=5_000, tokens=4_000)
+
+
+def left(*windows: WindowView, waiting: int, limits: list[Limit], concurrency: int = 500) -> float:
+    """The time left if a call takes half a second to its answer."""
+    seen = view(replace(lane(*windows), latency_ms=500))
+    return seconds_left(seen, HUNDRED, waiting, limits=limits, concurrency=concurrency)
+
+
 @pytest.mark.parametrize(
-    ("waiting", "seconds"), [(0, 0), (20, 0), (21, 4), (22, 5), (80, 63), (81, 64)]
+    ("waiting", "seconds"),
+    [
+        (0, 0.5),  # those in flight are answered
+        (20, 0.5),
+        (21, 4.5),
+        # From 4 s on one frees every (60 - 4) / 40 s.
+        (22, 5.9),
+        (60, 59.1),
+        # The first of this start goes at 0, is answered at 0.5 and outside of the window at 60.5.
+        (61, 61.0),
+        (80, 61.0),
+        (81, 65.0),
+    ],
 )
 def test_what_is_left_goes_at_once_then_as_the_window_frees(waiting: int, seconds: float) -> None:
-    seen = view(lane(window(MINUTE, 40, NOW_MS + 4_000)))
+    used = window(MINUTE, 40, NOW_MS + 4_000)
 
-    assert seconds_left(seen, waiting) == seconds
+    assert left(used, waiting=waiting, limits=[MINUTE]) == pytest.approx(seconds)
 
 
 def test_the_slowest_limit_says_how_long_it_takes() -> None:
-    seen = view(lane(window(MINUTE, 0), window(Limit(10, 3_600_000, "10/1h"), 10, NOW_MS + 1_000)))
+    hour = Limit(10, 3_600_000, "10/1h")
+    seen = (window(MINUTE, 0), window(hour, 10, NOW_MS + 3_600_000))
 
-    assert seconds_left(seen, 11) == 1 + 10 * 360
+    # All ten free at the hour's end; the eleventh goes when the first has left the window again.
+    assert left(*seen, waiting=10, limits=[MINUTE, hour]) == 3_600.5
+    assert left(*seen, waiting=11, limits=[MINUTE, hour]) == 7_201.0
+
+
+def test_a_limit_of_tokens_lets_as_many_calls_through_as_fit_into_it_on_average() -> None:
+    tokens = parse_limit("400tokens/60s")
+
+    # Of 40 tokens each ten fit; half of them are taken, and free all but evenly from 10 s on.
+    half = window(tokens, 200, NOW_MS + 10_000)
+    assert left(half, waiting=5, limits=[tokens]) == 0.5
+    assert left(half, waiting=6, limits=[tokens]) == 10.5
+    assert left(half, waiting=7, limits=[tokens]) == 20.5
+
+
+def test_with_so_many_at_once_each_waits_for_an_answer() -> None:
+    at_once = parse_limit("2@once")
+
+    assert left(window(at_once, 0), waiting=2, limits=[at_once]) == 0.5
+    assert left(window(at_once, 0), waiting=5, limits=[at_once]) == 1.5
+    assert left(window(at_once, 0), waiting=5, limits=[at_once], concurrency=1) == 2.5
+
+
+def test_while_no_call_was_measured_one_is_taken_to_last_a_second() -> None:
+    seen = view(lane(window(MINUTE, 0)))
+
+    assert seconds_left(seen, HUNDRED, 60, limits=[MINUTE], concurrency=60) == 1.0
 
 
 def test_a_run_ends_when_time_alone_cannot_free_it() -> None:

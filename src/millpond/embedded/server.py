@@ -67,6 +67,7 @@ class EmbeddedServer:
     async def start(self) -> None:
         """Start it and wait until it answers; NoServer if it does not."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        _socket_folder(self._folder)
         self._socket.unlink(missing_ok=True)
         log_path = self._folder / "server.log"
         with log_path.open("ab") as log:
@@ -83,6 +84,9 @@ class EmbeddedServer:
     async def stop(self) -> None:
         if self.process is not None:
             await processes.stop(self.process, grace_s=_STOP_S)
+        with suppress(OSError):
+            self._socket.unlink(missing_ok=True)
+            self._socket.parent.rmdir()
 
     async def _answers(self, process: asyncio.subprocess.Process) -> None:
         async with Redis.from_url(self.url, socket_timeout=1) as redis:

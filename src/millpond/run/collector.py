@@ -4,16 +4,18 @@ A row leaves the server only when it is on disk. Cut off in between, it is met a
 its line, so that each line is in exactly one of the two files, once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from millpond.failpoints import reached
 from millpond.producer.records import Invalid, Reader
+from millpond.producer.table import Table
 from millpond.run.feeder import Lines
 from millpond.run.options import Options
-from millpond.run.rows import RowFile, check_writable, write_lines
+from millpond.run.rows import RowFile, TableFile, UnusableFile, check_writable, write_lines
 from millpond.store.store import Row
 
 
@@ -24,7 +26,9 @@ class Collector:
         self._options = options
         self._reader = reader
         self._ledger_path = folder / "ledger.jsonl"
-        self._answers = RowFile(folder / "answers.jsonl", options.out)
+        as_table = options.out.suffix == ".csv"
+        self._answers = RowFile(folder / "answers.jsonl", None if as_table else options.out)
+        self._table = _Table(folder, options, reader) if as_table else None
         self._errors = RowFile(folder / "errors.jsonl", options.errors)
         self._ledger = RowFile(self._ledger_path)
         if options.ledger is not None:
@@ -53,6 +57,7 @@ class Collector:
             else:
                 calls.append(_ledger_row(row.fields))
         self._ledger.append(calls)
+        reached("collector.rows.written")
         self._sync()
         return jobs
 
@@ -84,10 +89,14 @@ class Collector:
         self._sync()
         for file in (self._answers, self._errors, self._ledger):
             file.close()
+        if self._table is not None:
+            self._table.close()
         if self._options.ledger is not None:
             write_lines(self._options.ledger, _one_a_call(self._ledger_path))
 
     def _sync(self) -> None:
+        if self._table is not None:
+            self._table.sync()  # first: what is in the answers is in the table
         for file in (self._answers, self._errors, self._ledger):
             file.sync()
 
@@ -104,6 +113,8 @@ class Collector:
         attempts = int(fields["attempts"])
         if fields["state"] == "succeeded":
             row |= {**body, "attempts": attempts, "simulated": self._options.simulated}
+            if self._table is not None:
+                self._table.write(line, record.input, row)
             self._write(self._answers, line, row)
         else:
             row |= {**body, "attempts": attempts, "input": record.input}
@@ -113,6 +124,34 @@ class Collector:
         if line not in self.answered:
             self.answered.add(line)
             file.append([orjson.dumps({"line": line, **row})])
+
+
+class _Table:
+    """Answers beside the columns of the input, as the user asked by naming a .csv file."""
+
+    def __init__(self, folder: Path, options: Options, reader: Reader) -> None:
+        columns = reader.columns()
+        if columns is None:
+            raise UnusableFile(
+                f"{options.out}: only a CSV file becomes a CSV file; name a .jsonl file"
+            )
+        self._shape = Table(columns, endpoint=options.endpoint)
+        self._file = TableFile(folder / "answers.csv", options.out, self._shape.head())
+        self._written = Lines()
+        for line in self._file.lines():
+            self._written.add(line)
+
+    def write(self, line: int, asked: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        if line not in self._written:
+            self._written.add(line)
+            told = self._shape.row(asked, {"line": line, **row})
+            self._file.append([told.removesuffix(b"\n")])
+
+    def sync(self) -> None:
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _ledger_row(fields: dict[str, str]) -> bytes:

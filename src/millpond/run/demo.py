@@ -22,25 +22,31 @@ async def demonstrate(options_for: Callable[[Path], Options], settings: Settings
         options = options_for(prompts)
         code = await execute(options, settings)
         if code == 0:
-            _print_answers(prompts, options.out)
-            _print_next()
+            _print_answers(prompts, options)
+            _print_next(options)
     return code
 
 
-def _print_answers(prompts: Path, answers: Path) -> None:
+def _print_answers(prompts: Path, options: Options) -> None:
     asked = prompts.read_text().splitlines()
-    rows = sorted(map(orjson.loads, answers.read_bytes().splitlines()), key=lambda r: r["line"])
+    rows = sorted(map(orjson.loads, options.out.read_bytes().splitlines()), key=lambda r: r["line"])
+    said = "[simulated]" if options.simulated else f"[{options.provider}]"
     for row in rows:
-        print(f"{row['line']:>2}. {asked[row['line'] - 1]}\n    [simulated] {row['text']}")
+        print(f"{row['line']:>2}. {asked[row['line'] - 1]}\n    {said} {row['text']}")
 
 
-def _print_next() -> None:
+def _print_next(options: Options) -> None:
     program = Path(sys.argv[0])
     command = "millpond" if shutil.which("millpond") == str(program) else str(program)
     if program.name == "__main__.py":
         command = f"{sys.executable} -m millpond"
+    whose = (
+        "All of these answers are simulated: no provider was asked."
+        if options.simulated
+        else "A small model on this machine wrote these; it is a toy."
+    )
     print(
-        f"\nAll of these answers are simulated: no provider was asked. From now on:\n\n"
+        f"\n{whose} From now on:\n\n"
         f"    {command} run FILE                      your prompts, a line each, simulated\n"
         f"    {command} run FILE --provider cohere    the same, for real (key in CO_API_KEY)\n"
         f"    {command} run --help                    everything else\n",

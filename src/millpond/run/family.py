@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from millpond import failpoints
 from millpond.embedded import processes
 from millpond.errors import Unavailable
 from millpond.store.patience import pause
@@ -103,7 +104,11 @@ def program(*arguments: str) -> list[str]:
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Our environment for a child, with these settings and none of ours."""
-    inherited = {k: v for k, v in os.environ.items() if not k.upper().startswith("MILLPOND_")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in failpoints.VARIABLES or not name.upper().startswith("MILLPOND_")
+    }
     return {**inherited, **settings}
 
 

@@ -5,17 +5,20 @@ So the file can be read again from its start at any time: what is on disk is ski
 server knows it keeps, and everything else is new.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
+from millpond.domain.request import Ask, Common, Need
 from millpond.errors import Refused
 from millpond.producer.records import Invalid, Reader, Record
-from millpond.providers import cohere
-from millpond.run.options import Options
+from millpond.providers.adapter import Adapter, BadParameter
 from millpond.store.store import ACCEPT_MOST, NewJob
 
 JOBS_MOST = 10_000
 BYTES_MOST = 16 * 1024 * 1024
+
+#: The lines of a sample; None: all lines.
+Wanted = Container[int] | None
 
 
 class Lines:
@@ -46,12 +49,14 @@ class Portion:
 class Feeder:
     """Reads the file from its start, skipping the lines that are answered."""
 
-    def __init__(self, reader: Reader, options: Options, run_id: str, answered: Lines) -> None:
+    def __init__(
+        self, reader: Reader, writer: "Writer", run_id: str, answered: Lines, wanted: Wanted
+    ) -> None:
         self._reader = reader
-        self._options = options
+        self._writer = writer
         self._run_id = run_id
-        self._answered = answered
-        self._records: Iterator[Record | Invalid] = reader.read(answered.__contains__)
+        self._skip = _either(answered, wanted)
+        self._records: Iterator[Record | Invalid] = reader.read(self._skip)
         self._sizes: dict[str, int] = {}
         self._bytes = 0
         self.done = False
@@ -78,7 +83,7 @@ class Feeder:
 
     def begin_again(self) -> None:
         """Read from the start once more: the server may have forgotten jobs."""
-        self._records = self._reader.read(self._answered.__contains__)
+        self._records = self._reader.read(self._skip)
         self._sizes.clear()
         self._bytes = 0
         self.done = False
@@ -92,36 +97,55 @@ class Feeder:
         self._bytes -= self._sizes.pop(job, 0)
 
     def _sort(self, record: Record | Invalid, portion: Portion) -> None:
-        if isinstance(record, Invalid):
-            portion.invalid.append(record)
-            return
-        try:
-            request = self._request(record)
-        except Refused as refused:
-            portion.invalid.append(_refused(record, refused))
+        written = record if isinstance(record, Invalid) else self._writer.write(record)
+        if isinstance(written, Invalid):
+            portion.invalid.append(written)
             return
         job = NewJob(
             id=f"{self._run_id}.{record.line}",
-            need=request.need,
+            need=written.need.characters,
+            tokens=written.need.tokens,
             note=f"{record.offset},{record.length}",
-            payload=request.payload,
+            payload=written.payload,
         )
         self._sizes[job.id] = len(job.payload)
         self._bytes += len(job.payload)
         portion.jobs.append(job)
 
-    def _request(self, record: Record) -> cohere.Request:
-        return cohere.request(
-            self._options.endpoint,
-            record.prompt,
-            model=self._options.model,
-            max_tokens=self._options.max_tokens,
-            params={**self._options.params, **record.params},
-        )
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A record as a job: what is stored of it, and the most that it may use."""
+
+    payload: bytes
+    need: Need
+
+
+class Writer:
+    """Makes jobs of records, and says of a record why it cannot be one."""
+
+    def __init__(self, adapter: Adapter, common: Common) -> None:
+        self._adapter = adapter
+        self._common = common
+
+    def write(self, record: Record) -> Written | Invalid:
+        ask = Ask(record.prompt, record.params, record.body)
+        try:
+            need = self._adapter.need(self._common, ask)
+        except Refused as refused:
+            return _refused(record, refused)
+        return Written(ask.write(), need)
+
+
+def _either(answered: Lines, wanted: Wanted) -> Callable[[int], bool]:
+    """Which lines are passed over: answered ones, and those that are not wanted (None: all are)."""
+    if wanted is None:
+        return answered.__contains__
+    return lambda line: line in answered or line not in wanted
 
 
 def _refused(record: Record, refused: Refused) -> Invalid:
-    pointer = f"/params/{refused.name}" if isinstance(refused, cohere.BadParameter) else None
+    where = "body" if record.body is not None else "params"
     return Invalid(
         line=record.line,
         offset=record.offset,
@@ -130,5 +154,5 @@ def _refused(record: Record, refused: Refused) -> Invalid:
         custom_id=record.custom_id,
         code=refused.code,
         message=str(refused),
-        pointer=pointer,
+        pointer=f"/{where}/{refused.name}" if isinstance(refused, BadParameter) else None,
     )

@@ -4,6 +4,7 @@
     lock  id
     server/                 the embedded server's append-only file and log
     simulator-….jsonl       our own simulator's journal, which is its memory
+    inputs/                 unpacked copies of packed or piped input
     runs/RUN/
         run.json            what the run is, and its end
         answers.jsonl  errors.jsonl  ledger.jsonl
@@ -12,6 +13,8 @@
 import fcntl
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -20,6 +23,8 @@ from typing import Any, Self
 
 import orjson
 
+from millpond.domain.job import Endpoint
+from millpond.domain.limit import Limit, parse_limits
 from millpond.errors import Refused
 
 
@@ -91,10 +96,56 @@ class DataFolder:
     def simulator(self, account: str) -> Path:
         return self.path / f"simulator-{account}.jsonl"
 
+    def unpacked(self, sha256: str) -> Path:
+        """Where the content of a packed or piped input is kept."""
+        (self.path / "inputs").mkdir(exist_ok=True)
+        return self.path / "inputs" / sha256
+
+    def keep_told_limits(self, account: str, endpoint: Endpoint, told: str) -> None:
+        """Remember what the provider said of an endpoint's limits."""
+        path = _limits_file(self.path, account)
+        known = orjson.loads(path.read_bytes()) if path.exists() else {}
+        write_whole(path, orjson.dumps({**known, endpoint.value: told}))
+
     def run(self, run_id: str) -> Path:
         path = self.path / "runs" / run_id
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def told_limits(folder: Path, account: str, endpoint: Endpoint) -> tuple[Limit, ...] | None:
+    """What the provider said earlier of an endpoint's limits, if it did."""
+    path = _limits_file(folder, account)
+    told = orjson.loads(path.read_bytes()) if path.exists() else {}
+    return parse_limits(f"{endpoint}={told[endpoint]}")[endpoint] if endpoint in told else None
+
+
+def _limits_file(folder: Path, account: str) -> Path:
+    return folder / f"limits-{account}.json"
+
+
+class KeyInUse:
+    """Whether another run on this machine uses the same account, as far as can be known here.
+
+    Without a server in common each keeps books of its own, so together they may be over.
+    """
+
+    def __init__(self, account: str) -> None:
+        path = Path(tempfile.gettempdir()) / f"millpond-{os.getuid()}-{account}.lock"
+        self._file: BufferedRandom | None = None
+        self.elsewhere = False
+        with suppress(OSError):  # somebody else's file: then we cannot know
+            self._file = os.fdopen(
+                os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b"
+            )
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.elsewhere = True
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 @dataclass(frozen=True, slots=True)

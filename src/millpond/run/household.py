@@ -1,7 +1,7 @@
 """Everything that a run needs around it: a server, a provider, a scheduler and workers.
 
     run ─┬─ server       embedded Valkey or Redis, unless MILLPOND_REDIS_URL names one
-         ├─ simulator    if the provider is our own
+         ├─ provider     the simulator or a local model, unless there is one
          ├─ scheduler
          └─ worker …
 
@@ -13,16 +13,20 @@ import secrets
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
 from millpond.domain.job import COUNTED
-from millpond.domain.limit import write_limits
+from millpond.domain.limit import parse_limits, write_limits
+from millpond.domain.request import Common
 from millpond.embedded.server import EmbeddedServer
 from millpond.errors import NoServer, Unavailable
+from millpond.failpoints import reached
+from millpond.providers.profile import WireName
 from millpond.run.family import Child, Deaths, program, start_logged
-from millpond.run.folder import DataFolder
-from millpond.run.options import Options
+from millpond.run.folder import DataFolder, told_limits
+from millpond.run.options import UNTIL_TOLD, Options
 from millpond.settings import Settings
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import AGAIN_S
@@ -31,7 +35,7 @@ from millpond.store.store import Lane, Store
 #: A job that saw so many workers die ends. Many, since most of them died of something else.
 CRASHES_MOST = 20
 _SERVER_START_S = 10
-_SIMULATOR_START_S = 30
+_PROVIDER_START_S = 60
 _STOP_S = 10
 
 
@@ -39,7 +43,14 @@ class Household:
     """The processes around one run. Inside the block everything is there; after it, nothing."""
 
     def __init__(
-        self, options: Options, settings: Settings, folder: DataFolder, run_id: str
+        self,
+        options: Options,
+        settings: Settings,
+        folder: DataFolder,
+        run_id: str,
+        *,
+        common: Common,
+        wire: WireName,
     ) -> None:
         self._options = options
         self._settings = settings
@@ -49,6 +60,9 @@ class Household:
         self._token = secrets.token_hex(3)
         self._base_url = options.base_url or ""
         self._url = settings.redis_url or ""
+        self._common = common
+        self._wire = wire
+        self.limits = options.lane_limits or told_limits(folder.path, self._org, options.endpoint)
         self._deaths = Deaths()
         self._stopping = asyncio.Event()
         self._workers_stopping = asyncio.Event()
@@ -67,8 +81,9 @@ class Household:
                 await self._begin_server()
             redis = await exits.enter_async_context(connect(self._url))
             self._store = store = await self._open_store(redis)
-            if self._options.simulated and self._options.base_url is None:
-                await self._begin(self._others, Child("simulator", self._start_simulator))
+            reached("household.flow.opened")
+            if self._options.own_provider:
+                await self._begin(self._others, Child("provider", self._start_provider))
             await self._begin(self._others, Child("scheduler", self._start_scheduler))
             for place in range(self._options.workers):
                 await self._begin(self._workers, self._worker(place))
@@ -156,11 +171,37 @@ class Household:
             id=f"{self._org}.{options.endpoint}",
             org=self._org,
             pool=self._org,
-            limits=options.lane_limits,
+            limits=self.limits or UNTIL_TOLD,
             quota=options.quota,
             counted=options.endpoint in COUNTED,
         )
-        await store.set_flow(self.flow, lane, attempts=options.attempts, crashes=CRASHES_MOST)
+        await store.set_flow(
+            self.flow,
+            lane,
+            attempts=options.attempts,
+            crashes=CRASHES_MOST,
+            common=self._common.write(),
+        )
+
+    async def quota_left(self) -> int | None:
+        """Characters that may still be used, None if they do not count. Starts the server only."""
+        options = self._options
+        if options.quota is None or options.endpoint not in COUNTED:
+            return None
+        async with AsyncExitStack() as exits:
+            exits.push_async_callback(self._stop_others)
+            if self._settings.redis_url is None:
+                await self._begin_server()
+            redis = await exits.enter_async_context(connect(self._url))
+            store = Store(Gateway(redis, self._settings.partition))
+            await self._say_hello(store)
+            return options.quota - await store.used(self._org)
+
+    async def learn_limits(self, store: Store, told: str) -> None:
+        """The provider has said what its limits are: they hold from now on, and next time."""
+        self.limits = parse_limits(f"{self._options.endpoint}={told}")[self._options.endpoint]
+        self._folder.keep_told_limits(self._org, self._options.endpoint, told)
+        await self.open_flow(store)
 
     async def _say_hello(self, store: Store) -> None:
         try:
@@ -187,6 +228,7 @@ class Household:
                 MILLPOND_WORKER=self._name(place, number),
                 MILLPOND_POOL=self._org,
                 MILLPOND_SLOTS=str(slots),
+                MILLPOND_PROVIDER=self._wire,
                 MILLPOND_BASE_URL=self._base_url,
                 MILLPOND_API_KEY=self._options.key,
                 MILLPOND_TIMEOUT_MS=str(self._options.timeout_ms),
@@ -206,25 +248,27 @@ class Household:
     async def _start_scheduler(self, _: int) -> asyncio.subprocess.Process:
         return await self._start("scheduler")
 
-    async def _start_simulator(self, number: int) -> asyncio.subprocess.Process:
+    async def _start_provider(self, number: int) -> asyncio.subprocess.Process:
         """On the same port each time, so that workers find it again."""
-        ready = self._folder.path / "simulator.ready"
+        ready = self._folder.path / "provider.ready"
         ready.unlink(missing_ok=True)
-        options = self._options
-        port = self._base_url.rpartition(":")[2] if number else "0"
-        process = await start_logged(
-            program(
-                *("simulator", "--port", port, "--ready-file", str(ready)),
-                *("--journal", str(self._folder.simulator(self._org))),
-                *("--limits", write_limits(options.limits)),
-                *("--quota", "none" if options.quota is None else str(options.quota)),
-                *("--service", "lognormal:0.3,0.5"),
-            ),
-            self._folder.log,
-            {},
-        )
-        self._base_url = await _read_when_ready(ready, process)
+        port = urlsplit(self._base_url).port if number else 0
+        start = self._simulator() if self._options.simulated else ["local-model"]
+        command = program(*start, "--port", str(port), "--ready-file", str(ready))
+        process = await start_logged(command, self._folder.log, {})
+        self._base_url = await _read_when_ready(ready, process, self._folder.log)
+        if self._options.simulated and self._wire == "openai":
+            self._base_url += "/v1"
         return process
+
+    def _simulator(self) -> list[str]:
+        options = self._options
+        return [
+            *("simulator", "--journal", str(self._folder.simulator(self._org))),
+            *("--limits", write_limits(options.all_limits)),
+            *("--quota", "none" if options.quota is None else str(options.quota)),
+            *("--service", "lognormal:0.3,0.5"),
+        ]
 
     async def _start(self, command: str, **settings: str) -> asyncio.subprocess.Process:
         common = {
@@ -235,13 +279,19 @@ class Household:
         return await start_logged(program(command), self._folder.log, {**common, **settings})
 
 
-async def _read_when_ready(ready: Path, process: asyncio.subprocess.Process) -> str:
+def _last_words(log: Path) -> str:
+    """What a program wrote last before it ended."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"
+
+
+async def _read_when_ready(ready: Path, process: asyncio.subprocess.Process, log: Path) -> str:
     try:
-        async with asyncio.timeout(_SIMULATOR_START_S):
+        async with asyncio.timeout(_PROVIDER_START_S):
             while not ready.exists():
                 if process.returncode is not None:
-                    raise Unavailable("the simulator ended at its start; see log.jsonl")
+                    raise Unavailable(f"the provider ended at its start; {_last_words(log)}")
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise Unavailable(f"the simulator was not ready in {_SIMULATOR_START_S} s") from None
+        raise Unavailable(f"the provider was not ready in {_PROVIDER_START_S} s") from None
     return ready.read_text().strip()

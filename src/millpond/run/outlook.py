@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millpond.clock import rfc3339
-from millpond.domain.limit import Limit
+from millpond.domain.forecast import Taken, last_release_ms
+from millpond.domain.limit import Limit, Unit
+from millpond.run.preview import LATENCY_GUESS_MS, Contents, plan
 from millpond.store.view import View, WindowView
 
 
@@ -55,12 +57,14 @@ def waiting_reason(view: View, limits: Sequence[Limit], *, wall_s: float) -> Rea
         return Reason("the provider's own limit", None, None, None, at(shut_until_ms))
     full = [
         (window.frees_at_ms or view.now_ms, limit, window)
-        for limit, window in zip(limits, lane.windows, strict=True)
+        for limit, window in zip(_held(limits, lane.windows), lane.windows, strict=True)
         if window.used >= window.amount
     ]
     if full and flow.open > 0:
         _, limit, window = max(full, key=lambda one: one[0])
-        return Reason(limit.written, "calls", window.used, window.amount, at(window.frees_at_ms))
+        return Reason(
+            limit.written, window.unit, window.used, window.amount, at(window.frees_at_ms)
+        )
     if flow.later_at_ms is not None and flow.later == flow.open:
         return Reason("retry", None, None, None, at(flow.later_at_ms))
     return None
@@ -77,14 +81,43 @@ def quota_stops(view: View) -> bool:
     )
 
 
-def seconds_left(view: View, waiting: int) -> float:
-    """When the last of `waiting` calls may go, if they go one after the other under the limits."""
-    return max((_seconds(view.now_ms, window, waiting) for window in view.lane.windows), default=0)
+def seconds_left(
+    view: View, contents: Contents, waiting: int, *, limits: Sequence[Limit], concurrency: int
+) -> float:
+    """How long until the last of `waiting` calls is answered, if all goes on as it does."""
+    latency_ms = view.lane.latency_ms or LATENCY_GUESS_MS
+    if waiting <= 0:
+        return latency_ms / 1_000
+    slots, plans = plan(_held(limits, view.lane.windows), contents, concurrency)
+    windows = [window for window in view.lane.windows if window.window_ms]
+    taken = [
+        Taken(planned.amount, planned.window_ms, _frees(view.now_ms, window, planned.amount))
+        for planned, window in zip(plans, windows, strict=True)
+    ]
+    last_ms = last_release_ms(waiting, taken, latency_ms=latency_ms, concurrency=slots)
+    return (last_ms + latency_ms) / 1_000
 
 
-def _seconds(now_ms: int, window: WindowView, waiting: int) -> float:
-    behind = waiting - max(0, window.amount - window.used)
-    if behind <= 0:
-        return 0.0
-    first_ms = max(0, (window.frees_at_ms or now_ms) - now_ms)
-    return (first_ms + (behind - 1) * window.window_ms / window.amount) / 1_000
+def _held(limits: Sequence[Limit], windows: Sequence[WindowView]) -> Sequence[Limit]:
+    """The limits that the lane was seen under: this run's, unless they were learnt since, or
+    another run on the same server has set others."""
+    seen = [(window.amount, window.window_ms, window.unit) for window in windows]
+    if [(limit.amount, limit.window_ms, limit.unit) for limit in limits] == seen:
+        return limits
+    return [
+        Limit(amount, window_ms, _written(amount, window_ms, unit), Unit(unit))
+        for amount, window_ms, unit in seen
+    ]
+
+
+def _written(amount: int, window_ms: int, unit: str) -> str:
+    counted = "" if unit == Unit.CALLS else unit
+    return f"{amount}{counted}/{window_ms / 1_000:g}s" if window_ms else f"{amount}{counted}@once"
+
+
+def _frees(now_ms: int, window: WindowView, amount: int) -> list[float]:
+    """When what is used of a window frees: the first moment is known, the rest spread evenly."""
+    used = min(amount, round(amount * window.used / window.amount))
+    first_ms = window.window_ms if window.frees_at_ms is None else window.frees_at_ms - now_ms
+    step_ms = (window.window_ms - max(0, first_ms)) / max(1, used)
+    return [max(0, first_ms) + step_ms * number for number in range(used)]

@@ -10,6 +10,12 @@ _LINE_EVERY_S = 5.0
 _RATE_OVER_S = 60.0
 
 
+def say(text: str, *, quiet: bool) -> None:
+    """A line for people, unless they want none."""
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a run stands. Characters count against the quota; `waits_for` is for people."""

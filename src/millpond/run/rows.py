@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from millpond.errors import Refused
+from millpond.failpoints import reached
+from millpond.producer.table import lines_of, whole_length
 
 _BLOCK = 1024 * 1024
 _LINE = re.compile(rb'\{"line":(\d+)')
@@ -54,15 +56,24 @@ class RowFile:
         """
         self._own.flush()
         os.fsync(self._own.fileno())
+        reached("rows.synced")
         if self._copy is not None:
             self._copy.writelines(row + b"\n" for row in self._unsafe)
             self._copy.flush()
+            reached("rows.copied")
         self._unsafe.clear()
 
     def close(self) -> None:
         self._own.close()
         if self._copy is not None:
             self._copy.close()
+
+    def _cut_torn_end(self, file: BinaryIO) -> None:
+        _cut_torn_row(file)
+
+    def _count(self, file: BinaryIO) -> int:
+        file.seek(0)
+        return sum(block.count(b"\n") for block in _blocks(file))
 
     def lines(self) -> Iterator[int]:
         """The input lines of all rows. A row begins with its line."""
@@ -74,9 +85,8 @@ class RowFile:
 
     def _open_own(self) -> BinaryIO:
         file = self._own_path.open("a+b")
-        _cut_torn_row(file)
-        file.seek(0)
-        self.rows = sum(block.count(b"\n") for block in _blocks(file))
+        self._cut_torn_end(file)
+        self.rows = self._count(file)
         file.seek(0, os.SEEK_END)
         return file
 
@@ -99,6 +109,24 @@ class RowFile:
             shutil.copyfileobj(own, file, _BLOCK)
         file.flush()
         return file
+
+
+class TableFile(RowFile):
+    """The same as a table: its rows are of CSV, and its first line names the columns."""
+
+    def __init__(self, own: Path, copy: Path, head: bytes) -> None:
+        if not own.exists() or own.stat().st_size == 0:
+            own.write_bytes(head)
+        super().__init__(own, copy)
+
+    def lines(self) -> Iterator[int]:
+        yield from lines_of(self._own_path)
+
+    def _cut_torn_end(self, file: BinaryIO) -> None:
+        file.truncate(whole_length(self._own_path))
+
+    def _count(self, file: BinaryIO) -> int:
+        return sum(1 for _ in lines_of(self._own_path))
 
 
 def check_writable(path: Path) -> None:

@@ -1,0 +1,140 @@
+"""The values of the command line's options: read, or refused with the option's name, the fault and
+the way out."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+import typer
+
+from millpond.domain.job import Endpoint
+from millpond.domain.request import Example
+from millpond.errors import Refused
+from millpond.providers.profile import PROFILES, ProviderName
+from millpond.run.options import Options
+
+Result = TypeVar("Result")
+
+
+def checked(option: str, read: Callable[[str], Result], text: str) -> Result:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def address(text: str | None, default: str | None) -> str | None:
+    """A provider's address: as named, or its profile's."""
+    if text is None:
+        return default
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise typer.BadParameter(
+            f"{text!r} is no address: write http://HOST:PORT or https://HOST",
+            param_hint="--base-url",
+        )
+    return text.rstrip("/")
+
+
+def params(pairs: list[str]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(
+                f"{pair!r}: write KEY=JSON, for example temperature=0.3", param_hint="--param"
+            )
+        try:
+            params[name] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise typer.BadParameter(
+                f"{pair!r}: the value is no JSON; a text needs its quotes: "
+                f"""--param '{name}="{text}"'""",
+                param_hint="--param",
+            ) from None
+    return params
+
+
+def quota(text: str | None, default: int | None) -> int | None:
+    if text is None:
+        return default
+    if text == "none":
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise typer.BadParameter(
+            f"{text!r}: write a whole number of characters, or none", param_hint="--quota"
+        )
+    return int(text)
+
+
+def examples(endpoint: Endpoint, path: Path | None) -> tuple[Example, ...]:
+    if endpoint is not Endpoint.CLASSIFY:
+        if path is not None:
+            raise typer.BadParameter("only classify has examples", param_hint="--examples")
+        return ()
+    if path is None:
+        raise typer.BadParameter(
+            "classify needs examples: a file with the columns text and label, at least two of "
+            "each label",
+            param_hint="--examples",
+        )
+    from millpond.producer.examples import read_examples
+
+    try:
+        return read_examples(path)
+    except Refused as error:
+        raise typer.BadParameter(str(error), param_hint="--examples") from None
+
+
+def key(provider: ProviderName, path: Path | None, *, own: bool) -> str:
+    """The provider's key. A simulator or model that is our own never sees a real one."""
+    variable = PROFILES[provider].key_variable
+    if variable is None and own and path is None:
+        return "demo"
+    if path is not None:
+        try:
+            key = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(
+                f"{path} cannot be read: {error}", param_hint="--api-key-file"
+            ) from None
+    else:
+        key = os.environ.get(variable or "CO_API_KEY", "").strip()
+    if variable is None:
+        return key or "demo"
+    if not key:
+        raise typer.BadParameter(
+            f"{provider} needs a key: set {variable}, or name a file that holds it with "
+            "--api-key-file",
+            param_hint="--provider",
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise typer.BadParameter(
+            "the key holds characters that no key has; is it the right file?",
+            param_hint="--api-key-file",
+        )
+    return key
+
+
+def must_differ(options: Options) -> None:
+    """The input, and each file that is written, are files of their own."""
+    named = {
+        "FILE": options.file,
+        "--out": options.out,
+        "--errors": options.errors,
+        "--ledger": options.ledger,
+    }
+    seen: dict[Path, str] = {}
+    for option, path in named.items():
+        if path is None:
+            continue
+        place = path.resolve()
+        if place in seen:
+            raise typer.BadParameter(
+                f"{path} is {seen[place]} already; name another file", param_hint=option
+            )
+        seen[place] = option

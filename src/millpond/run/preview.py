@@ -1,0 +1,138 @@
+"""Before anything is sent: what a run will come to, and whether it can."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from millpond.clock import rfc3339
+from millpond.domain.forecast import Taken, last_release_ms
+from millpond.domain.limit import Limit, Unit
+from millpond.producer.records import Invalid, Reader
+from millpond.run.feeder import Wanted, Writer
+from millpond.run.progress import duration
+
+#: How long a call is taken to last while nobody has measured it.
+LATENCY_GUESS_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds: lines, those that cannot run, and the most that the others may use."""
+
+    lines: int
+    bad_lines: int
+    characters: int
+    tokens: int
+
+    @property
+    def calls(self) -> int:
+        return self.lines - self.bad_lines
+
+
+def read_contents(reader: Reader, writer: Writer, wanted: Wanted) -> Contents:
+    """Read the whole file once, as it will be sent."""
+    lines = bad = characters = tokens = 0
+    for record in reader.read(lambda line: wanted is not None and line not in wanted):
+        lines += 1
+        written = record if isinstance(record, Invalid) else writer.write(record)
+        if isinstance(written, Invalid):
+            bad += 1
+        else:
+            characters += written.need.characters
+            tokens += written.need.tokens
+    return Contents(lines, bad, characters, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """When it will be done if all goes well; `seconds` None: nobody knows the limits yet."""
+
+    contents: Contents
+    fits_quota: bool
+    seconds: float | None
+    reason: str | None
+    counted: bool
+
+    def as_json(self, *, wall_s: float) -> dict[str, Any]:
+        ends = None if self.seconds is None else rfc3339(wall_s + self.seconds)
+        return {
+            "lines": self.contents.lines,
+            "bad_lines": self.contents.bad_lines,
+            "calls": self.contents.calls,
+            "characters_max": self.contents.characters,
+            "fits_quota": self.fits_quota,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "ends_at": ends,
+            "reason": self.reason,
+        }
+
+
+def preview(
+    contents: Contents,
+    limits: Sequence[Limit] | None,
+    *,
+    quota_left: int | None,
+    concurrency: int,
+    latency_ms: float,
+) -> Preview:
+    """`quota_left`: characters that may still be used, None if they do not count."""
+    fits = quota_left is None or contents.characters <= quota_left
+    if limits is None:
+        return Preview(contents, fits, None, "the provider's limits are not known yet", True)
+    slots, taken = plan(limits, contents, concurrency)
+    last_ms = last_release_ms(contents.calls, taken, latency_ms=latency_ms, concurrency=slots)
+    seconds = (last_ms + latency_ms) / 1_000 if contents.calls else 0.0
+    reason = "quota" if not fits else _slowest(limits, contents, latency_ms)
+    return Preview(contents, fits, seconds, reason, quota_left is not None)
+
+
+def describe_preview(seen: Preview, mode: str) -> str:
+    """What is to be expected, for people."""
+    contents = seen.contents
+    text = f"{contents.lines:,} lines"
+    if contents.bad_lines:
+        text += f" ({contents.bad_lines:,} of them cannot be asked)"
+    text += f", {contents.calls:,} calls, at most {contents.characters:,} characters"
+    if not seen.fits_quota:
+        text += ", which is more than the quota has left"
+    if seen.seconds is None:
+        text += f"; {seen.reason}"
+    else:
+        text += f"; about {duration(seen.seconds)}"
+        if seen.reason and seen.fits_quota:
+            text += f" under {seen.reason}"
+    return text + ("; limited access: for testing" if mode == "limited" else "; full access")
+
+
+def plan(limits: Sequence[Limit], contents: Contents, concurrency: int) -> tuple[int, list[Taken]]:
+    """Limits in calls: how many at once, and windows. A limit of another unit lets as many calls
+    through as fit into it on average, at their most."""
+    slots, taken = concurrency, []
+    for limit in limits:
+        amount = max(1, int(limit.amount / _each(limit.unit, contents)))
+        if limit.window_ms:
+            taken.append(Taken(amount, limit.window_ms, []))
+        else:
+            slots = min(slots, amount)
+    return slots, taken
+
+
+def _each(unit: Unit, contents: Contents) -> float:
+    calls = max(1, contents.calls)
+    match unit:
+        case Unit.CALLS | Unit.INPUTS:
+            return 1.0
+        case Unit.CHARACTERS:
+            return max(1.0, contents.characters / calls)
+        case Unit.TOKENS:
+            return max(1.0, contents.tokens / calls)
+
+
+def _slowest(limits: Sequence[Limit], contents: Contents, latency_ms: float) -> str | None:
+    """The limit that the run will wait for most, if it will wait for one."""
+    pace = {
+        limit.written: (limit.window_ms + latency_ms) * _each(limit.unit, contents) / limit.amount
+        for limit in limits
+        if contents.calls * _each(limit.unit, contents) > limit.amount
+    }
+    return max(pace, key=lambda written: pace[written]) if pace else None
