@@ -10,6 +10,7 @@ import signal
 import structlog
 
 from millpond.errors import Refused, Unavailable
+from millpond.failpoints import reached
 from millpond.settings import Settings
 from millpond.store import keys
 from millpond.store.bell import Bell
@@ -58,9 +59,13 @@ async def schedule_until(stop: asyncio.Event, store: Store, bell: Bell) -> None:
 
 async def step(store: Store) -> int:
     """Everything that can move now moves; ms until the next look."""
+    reached("scheduler.reap.before")
     _, lease_ms = await store.reap()
+    reached("scheduler.reap.after")
     _, later_ms = await store.promote(_MOST)
+    reached("scheduler.promote.after")
     released, due_ms = await store.release(_MOST)
+    reached("scheduler.release.after")
     if released:
         log.info("calls_released", calls=released)
     waits = [wait for wait in (lease_ms, later_ms, due_ms) if wait is not None]

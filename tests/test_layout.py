@@ -13,16 +13,17 @@ PACKAGE = ROOT / "src" / "millpond"
 #: From the top down. A module may import its own part and any layer below, nothing beside or above.
 LAYERS: list[set[str]] = [
     {"cli"},
+    {"cli_values"},
     {"run"},
     {"producer", "scheduler", "worker"},
     {"providers"},
     {"store", "embedded"},
     {"settings", "logs"},
     {"errors"},
-    {"domain", "clock"},
+    {"domain", "clock", "failpoints"},
 ]
 #: Beside the layers: imports errors, settings and logs at most; only the cli imports it.
-APART = {"simulator"}
+APART = {"simulator", "local"}
 DOORS = ("producer", "scheduler", "worker")
 
 
