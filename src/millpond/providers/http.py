@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -16,6 +18,7 @@ BODY_MOST_BYTES = 32 * 1024 * 1024
 #: Name, connection and TLS together. It must end before all of the time is over: a call that
 #: fails there was surely not sent.
 _CONNECT_MOST_S = 10.0
+_OWN_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Http:
         self, base_url: str, key: str, *, timeout_ms: int, clock: Callable[[], float]
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._proxy = proxy_for(base_url)
         self._key = key
         self._timeout_s = timeout_ms / 1_000
         self._clock = clock
@@ -55,7 +59,6 @@ class Http:
                 "Accept-Encoding": "identity",
                 "User-Agent": "millpond",
             },
-            trust_env=True,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -78,6 +81,7 @@ class Http:
             async with self._session.post(
                 self._base_url + path,
                 data=body,
+                proxy=self._proxy,
                 headers={"X-Millpond-Attempt": attempt},
                 allow_redirects=False,
             ) as response:
@@ -98,6 +102,19 @@ class Http:
             return NoAnswer(f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return NoAnswer(f"the connection broke: {type(error).__name__}")
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for an address; none for this machine's own.
+
+    (aiohttp's own reading of the environment takes passwords from a netrc file too, which then
+    stand against our key.)
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in _OWN_HOSTS or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes | None:
