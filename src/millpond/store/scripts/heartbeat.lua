@@ -32,7 +32,7 @@ local function hold_again(id, lane, flow, need, tokens)
   redis.call('SADD', P .. 'wc:' .. worker, id)
   redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
   local call = read_call(id)
-  take_off(call, 1)
+  in_flight(call, 1)
   count(call, 'reserved', call.need)
 end
 

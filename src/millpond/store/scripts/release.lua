@@ -105,7 +105,7 @@ local function let_go(lane, org, pool, counted, flow, job, units)
     'state', 'ready', 'pool', pool, 'counted', counted)
   redis.call('HSET', P .. 'j:' .. job, 'state', 'released', 'call', id)
   redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
-  take_off({lane = lane, units = units}, 1)
+  in_flight({lane = lane, units = units}, 1)
   if counted == '1' then redis.call('HINCRBY', P .. 'o:' .. org, 'reserved', need) end
   redis.call('HINCRBY', P .. 'f:' .. flow, 'reserved', need)
   redis.call('RPUSH', P .. 'ready:' .. pool, id)

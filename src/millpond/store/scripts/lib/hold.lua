@@ -32,7 +32,7 @@ end
 -- Of a sent call the hold becomes a stamp, at the latest moment the provider can have counted it.
 local function stamp(call, at, units)
   if redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id) == 1 then
-    take_off(call, -1)
+    in_flight(call, -1)
     put_stamp(call.lane, call.id, at, units)
   end
 end
@@ -48,7 +48,7 @@ end
 -- A call that was never sent: no stamp, no charge, its jobs are first in line again.
 local function unsend(call)
   redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id)
-  take_off(call, -1)
+  in_flight(call, -1)
   count(call, 'reserved', -call.need)
   for job in each(call.jobs) do
     if redis.call('HGET', P .. 'j:' .. job, 'call') == call.id then

@@ -64,9 +64,9 @@ local function ring_frees(r, units)
 end
 
 -- Calls in flight hold what they may use at most.
-local function take_off(call, sign)
+local function in_flight(call, by)
   local l = P .. 'l:' .. call.lane
-  for _, unit in ipairs(UNITS) do redis.call('HINCRBY', l, 'flight:' .. unit, sign * call.units[unit]) end
+  for _, unit in ipairs(UNITS) do redis.call('HINCRBY', l, 'flight:' .. unit, by * call.units[unit]) end
 end
 
 -- What is taken of one limit, and when so much of it will have left that `over` less are taken
