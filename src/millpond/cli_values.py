@@ -31,8 +31,12 @@ def address(text: str | None, default: str | None) -> str | None:
     """A provider's address: as named, or its profile's."""
     if text is None:
         return default
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in text:
         raise typer.BadParameter(
             f"{text!r} is no address: write http://HOST:PORT or https://HOST",
             param_hint="--base-url",

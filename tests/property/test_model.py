@@ -367,8 +367,9 @@ class Model(RuleBasedStateMachine):
 
     def claim(self, which: int, most: int, reply_is_lost: bool) -> None:
         worker = self.slots[which]
-        expected = self._expected_claim(worker, worker.seq + 1, most)
+        before = self.look()
         got = self.run(self.stores[1 + which].claim(worker.name, worker.seq + 1, most))
+        expected = self._expected_claim(worker, worker.seq + 1, most, before)
         if expected is None:
             assert got is None
             return
@@ -380,7 +381,9 @@ class Model(RuleBasedStateMachine):
             worker.unseen = []
             worker.seq += 1
 
-    def _expected_claim(self, worker: WorkerBook, seq: int, most: int) -> list[str] | None:
+    def _expected_claim(
+        self, worker: WorkerBook, seq: int, most: int, before: Dump
+    ) -> list[str] | None:
         books = self.books
         if worker.name not in books.workers or worker.life != self.life:
             return None
@@ -390,7 +393,8 @@ class Model(RuleBasedStateMachine):
         claimed: list[str] = []
         while books.ready and len(claimed) < min(most, share):
             call = books.calls[books.ready[0]]
-            if books.flows[call.flow].paused or books.lanes[call.lane].paused:
+            shut = int(before[f"l:{call.lane}"].get("shut_until", 0)) > self.now
+            if shut or books.flows[call.flow].paused or books.lanes[call.lane].paused:
                 books.unsend(call)
                 continue
             books.ready.pop(0)

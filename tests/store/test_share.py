@@ -49,3 +49,32 @@ async def test_it_climbs_back_a_twentieth_with_every_window(pond: Pond, time: Te
     assert round((await pond.store.look("f")).lane.share, 3) == 0.95
     time.advance(60_000)
     assert (await pond.store.look("f")).lane.share == 1
+
+
+async def test_only_the_shortest_window_is_used_less(pond: Pond, time: TestTime) -> None:
+    """Of a day's limit a refusal takes nothing: who refuses counts minutes."""
+    await pond.open("10/60s", "3/1d")
+    await refuse(pond, "j1")
+    [call] = await pond.run("j2")
+    await pond.settle(call)
+    time.advance(61_000)
+    await pond.accept("j3")
+    await pond.beat()
+
+    assert (await pond.release())[0] == 1
+
+
+async def test_a_careful_lane_is_looked_at_again_after_a_window_at_the_latest(
+    pond: Pond, time: TestTime
+) -> None:
+    await pond.open("1/60s")
+    await refuse(pond, "j1")
+    await pond.accept("j2")
+    await pond.beat()
+    time.advance(1)
+
+    released, wait_ms = await pond.release()
+
+    assert released == 0
+    assert wait_ms is not None
+    assert wait_ms <= 60_000

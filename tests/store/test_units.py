@@ -161,3 +161,29 @@ async def test_how_much_of_each_limit_is_used_is_told(store: Store) -> None:
         ("calls", 2),
         ("calls", 2),
     ]
+
+
+async def test_a_limit_that_was_away_starts_full_when_it_comes_back(store: Store) -> None:
+    """What was used while nobody counted it is not known."""
+    await begin(store, "1000tokens/60s", tokens=[100, 100])
+    await store.release(1)
+    [call] = await claim(store)
+    await settle(store, call, tokens=100)
+    await store.set_flow(FLOW, lane("10/60s"), attempts=3, crashes=3)
+
+    await store.set_flow(FLOW, lane("1000tokens/60s"), attempts=3, crashes=3)
+
+    assert (await store.release(100))[0] == 0
+
+
+async def test_a_limit_that_only_counts_until_the_real_one_is_told_holds_up_nothing(
+    store: Store,
+) -> None:
+    await begin(store, "10/60s", tokens=[100, 100])
+    await store.release(1)
+    [call] = await claim(store)
+    await settle(store, call, tokens=100)
+
+    await store.set_flow(FLOW, lane("1@once", "1000000000tokens/60s"), attempts=3, crashes=3)
+
+    assert (await store.release(100))[0] == 1

@@ -10,7 +10,7 @@ from millpond.domain.limit import Limit, parse_limit
 from millpond.domain.request import Common
 from millpond.producer.records import Format, Reader
 from millpond.providers.cohere import Cohere
-from millpond.run.feeder import Writer
+from millpond.run.feeder import Lines, Writer
 from millpond.run.preview import Contents, Preview, describe_preview, plan, preview, read_contents
 
 #: A hundred calls of 50 characters and 40 tokens each, at their most.
@@ -54,8 +54,25 @@ def test_a_file_is_read_once_for_what_it_may_use_at_most(
     reader = Reader(file, Format.JSONL, field="prompt", template=None)
     writer = Writer(Cohere(), Common(Endpoint.GENERATE, "command", max_tokens=9))
 
-    assert read_contents(reader, writer, wanted) == contents
+    read = read_contents(reader, writer, wanted, lines=contents.lines, answered=Lines())
+
+    assert read == contents
     assert contents.calls == contents.lines - contents.bad_lines
+
+
+def test_what_has_its_row_already_counts_for_nothing_but_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"prompt": "four"}\n{"prompt": 7}\n{"prompt": "x"}\n')
+    reader = Reader(file, Format.JSONL, field="prompt", template=None)
+    writer = Writer(Cohere(), Common(Endpoint.GENERATE, "command", max_tokens=9))
+    answered = Lines()
+    for line in (1, 2):
+        answered.add(line)
+
+    read = read_contents(reader, writer, None, lines=3, answered=answered)
+
+    assert read == Contents(lines=3, bad_lines=0, characters=55, tokens=10, done=2)
+    assert read.calls == 1
 
 
 def test_a_run_is_over_when_its_last_call_is_answered() -> None:

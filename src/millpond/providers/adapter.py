@@ -11,6 +11,8 @@ from millpond.errors import Refused
 from millpond.providers.outcome import Outcome
 
 MESSAGE_MOST = 500
+#: A count of tokens above this is no count.
+TOKENS_MOST = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)

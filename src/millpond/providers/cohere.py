@@ -9,6 +9,7 @@ from millpond.domain.job import Endpoint
 from millpond.domain.quota import generate_need, tokens_of
 from millpond.domain.request import Ask, Common, Need
 from millpond.providers.adapter import (
+    TOKENS_MOST,
     BadParameter,
     Reply,
     Wire,
@@ -41,7 +42,6 @@ _RANGES = {
     "frequency_penalty": (0, 1),
     "presence_penalty": (0, 1),
 }
-EXAMPLES_MOST = 2_500
 _TRUNCATE = ("NONE", "START", "END")
 
 
@@ -169,4 +169,5 @@ def _tokens(body: dict[str, Any]) -> int | None:
     """What the provider says that it billed, if it does."""
     units = (body.get("meta") or {}).get("billed_units") or {}
     counts = [units[name] for name in ("input_tokens", "output_tokens") if name in units]
-    return int(sum(counts)) if counts else None
+    believable = all(type(one) in (int, float) and 0 <= one <= TOKENS_MOST for one in counts)
+    return int(sum(counts)) if counts and believable else None

@@ -95,6 +95,8 @@ class Http:
         except (
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,
+            aiohttp.ClientHttpProxyError,
+            aiohttp.InvalidURL,
             ssl.SSLError,
         ) as error:
             return NotSent(f"no connection: {error}", unreachable=True)
@@ -114,7 +116,8 @@ def proxy_for(url: str) -> str | None:
     host = parts.hostname or ""
     if host in _OWN_HOSTS or proxy_bypass(host):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes | None:

@@ -14,6 +14,7 @@ from millpond.domain.job import Endpoint
 from millpond.domain.quota import generate_need, tokens_of
 from millpond.domain.request import Ask, Common, Need
 from millpond.providers.adapter import (
+    TOKENS_MOST,
     BadParameter,
     Reply,
     Wire,
@@ -53,6 +54,9 @@ _DAILY_ABOVE_S = 60
 _AMOUNT = re.compile(r"[1-9][0-9]{0,8}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+#: With these a reply is asked for whole: `stream` can only say no, and calls of tools come in
+#: pieces that no row could show.
+_WHOLE = frozenset({"stream", "tools", "functions"})
 _NO_CREDIT = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 
 
@@ -122,7 +126,11 @@ class OpenAI:
         return characters, sum(map(tokens_of, texts)) + _MESSAGE_TOKENS * len(texts)
 
     def _generated(self, common: Common, ask: Ask, body: dict[str, Any]) -> Answered:
-        texts = [one["message"]["content"] for one in body["choices"]]
+        first = body["choices"][0]["message"]
+        extra = {name: first[name] for name in ("tool_calls", "refusal") if first.get(name)}
+        texts = [one["message"]["content"] or "" for one in body["choices"]]
+        if not extra and not isinstance(first["content"], str):
+            raise TypeError
         if not texts or not all(isinstance(text, str) for text in texts):
             raise TypeError
         sent, _ = self._prompt(common, ask)
@@ -130,7 +138,7 @@ class OpenAI:
         result: Result = {"text": texts[0]}
         if len(texts) > 1:
             result["texts"] = texts
-        result |= {"model": _model(common, body), "characters": characters}
+        result |= {**extra, "model": _model(common, body), "characters": characters}
         if isinstance(body["choices"][0].get("finish_reason"), str):
             result["finish_reason"] = body["choices"][0]["finish_reason"]
         return Answered((result,), sum(characters.values()), _tokens(body))
@@ -188,7 +196,7 @@ def _embed_body(common: Common, asks: Sequence[Ask]) -> dict[str, Any]:
 def _chat_body(common: Common, ask: Ask) -> dict[str, Any]:
     stream = {"stream": True, "stream_options": {"include_usage": True}}
     if ask.body is not None:
-        if "stream" in ask.body:  # and says no
+        if _WHOLE.intersection(ask.body):
             stream = {}
         bound = {} if "max_completion_tokens" in ask.body else {"max_tokens": common.max_tokens}
         return {**stream, **bound, **ask.body, "model": common.model}
@@ -317,7 +325,7 @@ def _model(common: Common, body: Mapping[str, Any]) -> str:
 def _tokens(body: Mapping[str, Any]) -> int | None:
     usage = body.get("usage") or {}
     total = usage.get("total_tokens")
-    return total if type(total) is int and total >= 0 else None
+    return total if type(total) is int and 0 <= total <= TOKENS_MOST else None
 
 
 def _trouble(reply: Reply) -> Outcome:

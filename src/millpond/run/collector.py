@@ -18,6 +18,19 @@ from millpond.run.options import Options
 from millpond.run.rows import RowFile, TableFile, UnusableFile, check_writable, write_lines
 from millpond.store.store import Row
 
+ANSWERS, ERRORS = "answers.jsonl", "errors.jsonl"
+
+
+def answered_lines(folder: Path) -> Lines:
+    """The lines that have their row on disk."""
+    answered = Lines()
+    for name in (ANSWERS, ERRORS):
+        file = RowFile(folder / name)
+        for line in file.lines():
+            answered.add(line)
+        file.close()
+    return answered
+
 
 class Collector:
     """Writes the files of one run."""
@@ -26,17 +39,14 @@ class Collector:
         self._options = options
         self._reader = reader
         self._ledger_path = folder / "ledger.jsonl"
-        as_table = options.out.suffix == ".csv"
-        self._answers = RowFile(folder / "answers.jsonl", None if as_table else options.out)
+        as_table = options.out.suffix.lower() == ".csv"
+        self._answers = RowFile(folder / ANSWERS, None if as_table else options.out)
         self._table = _Table(folder, options, reader) if as_table else None
-        self._errors = RowFile(folder / "errors.jsonl", options.errors)
+        self._errors = RowFile(folder / ERRORS, options.errors)
         self._ledger = RowFile(self._ledger_path)
         if options.ledger is not None:
             check_writable(options.ledger)
-        self.answered = Lines()
-        for file in (self._answers, self._errors):
-            for line in file.lines():
-                self.answered.add(line)
+        self.answered = answered_lines(folder)
 
     @property
     def succeeded(self) -> int:
@@ -140,6 +150,15 @@ class _Table:
         self._written = Lines()
         for line in self._file.lines():
             self._written.add(line)
+        self._complete(folder / ANSWERS, reader)
+
+    def _complete(self, answers: Path, reader: Reader) -> None:
+        """Rows that were answered when no table was asked for, in the order of the input."""
+        places = _places(answers)
+        with answers.open("rb") as file:
+            for record in reader.read(lambda line: line in self._written or line not in places):
+                file.seek(places[record.line])
+                self.write(record.line, record.input, orjson.loads(file.readline()))
 
     def write(self, line: int, asked: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         if line not in self._written:
@@ -152,6 +171,17 @@ class _Table:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _places(answers: Path) -> dict[int, int]:
+    """Where in the file each line's row begins."""
+    places: dict[int, int] = {}
+    at = 0
+    with answers.open("rb") as file:
+        for row in file:
+            places[int(row[len(b'{"line":') : row.index(b",")])] = at
+            at += len(row)
+    return places
 
 
 def _ledger_row(fields: dict[str, str]) -> bytes:

@@ -7,13 +7,14 @@ answers, errors ◀─ collector
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import orjson
 
 from millpond import logs
 from millpond.producer.bad_input import BadInput
-from millpond.run.collector import Collector
+from millpond.run.collector import Collector, answered_lines
 from millpond.run.feeder import Feeder
 from millpond.run.folder import DataFolder, Ended, KeyInUse, read_end
 from millpond.run.household import Household
@@ -52,8 +53,12 @@ async def execute(options: Options, settings: Settings) -> int:
             common=options.common(),
             wire=options.wire(source.format),
         )
+        answered = await asyncio.to_thread(answered_lines, path)
         contents = await asyncio.to_thread(
-            read_contents, source.reader, source.writer, source.wanted
+            partial(read_contents, lines=source.lines, answered=answered),
+            source.reader,
+            source.writer,
+            source.wanted,
         )
         if options.dry_run:
             return await _show_preview(options, household, contents)

@@ -55,7 +55,7 @@ class Feeder:
         self._reader = reader
         self._writer = writer
         self._run_id = run_id
-        self._skip = _either(answered, wanted)
+        self._skip = skipping(answered, wanted)
         self._records: Iterator[Record | Invalid] = reader.read(self._skip)
         self._sizes: dict[str, int] = {}
         self._bytes = 0
@@ -137,7 +137,7 @@ class Writer:
         return Written(ask.write(), need)
 
 
-def _either(answered: Lines, wanted: Wanted) -> Callable[[int], bool]:
+def skipping(answered: Lines, wanted: Wanted) -> Callable[[int], bool]:
     """Which lines are passed over: answered ones, and those that are not wanted (None: all are)."""
     if wanted is None:
         return answered.__contains__

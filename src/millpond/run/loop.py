@@ -74,6 +74,7 @@ class Run:
         self._portion: Portion | None = None
         self._life = 0
         self._careful = False
+        self._succeeded_before = 0
 
     async def go(self) -> tuple[End, Summary]:
         loop = asyncio.get_running_loop()
@@ -83,7 +84,7 @@ class Run:
             try:
                 async with self._household as store:
                     await self._foresee(store)
-                    end = await self._work(store, shown)
+                    end = await self._work_or_pause(store, shown)
                     await self._wind_down(store, end)
             except (NoServer, StoreUnavailable) as error:
                 print(f"millpond: {error}", file=sys.stderr)
@@ -93,6 +94,7 @@ class Run:
     async def _foresee(self, store: Store) -> None:
         """Say what is to be expected, now that the books can be looked at."""
         view = await store.look(self._household.flow)
+        self._succeeded_before = view.flow.succeeded
         org = view.org
         seen = preview(
             self._contents,
@@ -116,6 +118,15 @@ class Run:
             )
         else:
             self._household.hurry()
+
+    async def _work_or_pause(self, store: Store, shown: Progress) -> End:
+        """Work; if that cannot go on at all, nobody else is to go on with our jobs either."""
+        try:
+            return await self._work(store, shown)
+        except Refused:
+            with suppress(Unavailable):
+                await store.pause(self._household.flow)
+            raise
 
     async def _work(self, store: Store, shown: Progress) -> End:
         """Collect and feed until there is a reason to end."""
@@ -238,7 +249,7 @@ class Run:
         if view.lane.told is not None:
             await self._household.learn_limits(store, view.lane.told)
             say(f"limits, as the provider says: {view.lane.told}", quiet=self._options.quiet)
-        elif view.flow.succeeded > 0:
+        elif view.flow.succeeded > self._succeeded_before:
             raise UnknownLimits(
                 "the provider's replies do not say what its limits are; name them, for example "
                 f"--limits '{self._options.endpoint}=60/60s' (or 10@once for so many at a time)"

@@ -8,39 +8,45 @@ from millpond.clock import rfc3339
 from millpond.domain.forecast import Taken, last_release_ms
 from millpond.domain.limit import Limit, Unit
 from millpond.producer.records import Invalid, Reader
-from millpond.run.feeder import Wanted, Writer
+from millpond.run.feeder import Lines, Wanted, Writer, skipping
 from millpond.run.progress import duration
 
 #: How long a call is taken to last while nobody has measured it.
 LATENCY_GUESS_MS = 1_000
+#: More calls than this in a window are not told apart.
+_AMOUNT_MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds: lines, those that cannot run, and the most that the others may use."""
+    """What a file holds: lines, those that cannot run, and the most that the others may use.
+    `done` lines have their row already, and count for nothing else."""
 
     lines: int
     bad_lines: int
     characters: int
     tokens: int
+    done: int = 0
 
     @property
     def calls(self) -> int:
-        return self.lines - self.bad_lines
+        return self.lines - self.bad_lines - self.done
 
 
-def read_contents(reader: Reader, writer: Writer, wanted: Wanted) -> Contents:
-    """Read the whole file once, as it will be sent."""
-    lines = bad = characters = tokens = 0
-    for record in reader.read(lambda line: wanted is not None and line not in wanted):
-        lines += 1
+def read_contents(
+    reader: Reader, writer: Writer, wanted: Wanted, *, lines: int, answered: Lines
+) -> Contents:
+    """Read the whole file once, as it will be sent; `lines` are its lines, or the sample's."""
+    bad = characters = tokens = left = 0
+    for record in reader.read(skipping(answered, wanted)):
+        left += 1
         written = record if isinstance(record, Invalid) else writer.write(record)
         if isinstance(written, Invalid):
             bad += 1
         else:
             characters += written.need.characters
             tokens += written.need.tokens
-    return Contents(lines, bad, characters, tokens)
+    return Contents(lines, bad, characters, tokens, done=lines - left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ def plan(limits: Sequence[Limit], contents: Contents, concurrency: int) -> tuple
     through as fit into it on average, at their most."""
     slots, taken = concurrency, []
     for limit in limits:
-        amount = max(1, int(limit.amount / _each(limit.unit, contents)))
+        amount = min(_AMOUNT_MOST, max(1, int(limit.amount / _each(limit.unit, contents))))
         if limit.window_ms:
             taken.append(Taken(amount, limit.window_ms, []))
         else:

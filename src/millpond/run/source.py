@@ -24,6 +24,7 @@ class Source:
     reader: Reader
     writer: Writer
     wanted: Wanted
+    lines: int
     run_id: str
 
 
@@ -42,11 +43,11 @@ def open_source(options: Options, folder: DataFolder) -> Source:
     options = replace(options, model=_model(options, reader, format))
     speaks = adapter(options.wire(format))
     speaks.need(options.common(), Ask("?"))
-    wanted = None
+    wanted, lines = None, found.records
     if options.sample is not None and options.sample < found.records:
-        wanted = reader.sample_lines(options.sample, found.sha256)
+        wanted, lines = reader.sample_lines(options.sample, found.sha256), options.sample
     run_id = options.run_id(folder.id, found.sha256, format)
-    return Source(options, format, reader, Writer(speaks, options.common()), wanted, run_id)
+    return Source(options, format, reader, Writer(speaks, options.common()), wanted, lines, run_id)
 
 
 def _model(options: Options, reader: Reader, format: Format) -> str:

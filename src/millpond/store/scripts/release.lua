@@ -39,14 +39,14 @@ end
 
 -- What the limits leave: calls, and per other limit its unit and how much. If no call fits, when
 -- one may (nil: when a call in flight ends).
-local function room(lane, limits, share)
+local function room(lane, limits, window, share)
   local fits, at, event, others = most, 0, false, {}
   local known, longest = known_of(lane), 0
   for _, limit in ipairs(limits) do
-    local amount, window, unit = unpack(limit)
-    if unit == 'calls' and share < 1 then amount = math.max(1, math.floor(amount * share)) end
+    local amount, length, unit = unpack(limit)
+    if unit == 'calls' and length == window and share < 1 then amount = math.max(1, math.floor(amount * share)) end
     local used, frees = taken(lane, limit, known)
-    longest = math.max(longest, window)
+    longest = math.max(longest, length)
     if unit ~= 'calls' then
       others[#others + 1] = {unit = unit, amount = amount, left = amount - used, frees = frees}
     elseif used >= amount then
@@ -128,14 +128,18 @@ local function serve(lane, turn)
   limits = cjson.decode(limits)
   local window, amount = shortest_of(limits)
   local share = share_of(lane, window)
-  local fits, at, others = room(lane, limits, share)
-  if fits <= 0 then return block(lane, at) end
-  if share < 1 then
+  local fits, at, others = room(lane, limits, window, share)
+  local careful = share < 1
+  if fits <= 0 then
+    -- The share climbs, so a careful lane is looked at again after a window at the latest.
+    return block(lane, careful and math.min(at or math.huge, now + window) or at)
+  end
+  if careful then
     -- Evenly spaced: who counts in smaller pieces than we know of refuses bursts first.
-    local next_ms = (tonumber(redis.call('HGET', P .. 'l:' .. lane, 'paced_at')) or 0) + math.ceil(window / (amount * share))
+    local paced_at = tonumber(redis.call('HGET', P .. 'l:' .. lane, 'paced_at')) or 0
+    local next_ms = paced_at + math.min(window, math.ceil(window / (amount * share)))
     if next_ms > now then return block(lane, next_ms) end
     fits = 1
-    redis.call('HSET', P .. 'l:' .. lane, 'paced_at', now)
   end
 
   local left = counted == '1' and quota_left(org) or math.huge
@@ -163,6 +167,7 @@ local function serve(lane, turn)
     end
   end
   released = released + gone
+  if careful and gone > 0 then redis.call('HSET', P .. 'l:' .. lane, 'paced_at', now) end
   redis.call('HSET', P .. 'l:' .. lane, 'tag', tag + gone)
   redis.call('ZADD', P .. 'turn', 'XX', tag + gone, lane)
   redis.call('HSET', M, 'v', tag)

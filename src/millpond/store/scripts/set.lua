@@ -19,6 +19,8 @@
 -- Replies  {'set'}
 
 local READY_MOST = 10000
+-- A limit so large bounds nothing: it is there to count until the real one is known.
+local COUNTS_ONLY = 1e9
 
 local org, quota, lane, pool, counted, limits, flow = unpack(arg, 1, 7)
 local o, l, f = P .. 'o:' .. org, P .. 'l:' .. lane, P .. 'f:' .. flow
@@ -55,15 +57,24 @@ end
 
 -- Of other units nothing is known before a limit counts them, so a lane that has made calls
 -- starts as full as can be.
+local kept = {}
 for _, limit in ipairs(cjson.decode(limits)) do
   local r = ring(lane, limit)
-  if limit[3] ~= 'calls' and limit[2] > 0 and redis.call('HEXISTS', l, r.base) == 0
+  kept[r.key] = true
+  if limit[3] ~= 'calls' and limit[2] > 0 and limit[1] < COUNTS_ONLY and redis.call('HEXISTS', l, r.base) == 0
     and redis.call('HEXISTS', l, 'ever') == 1 then ring_add(r, now, limit[1]) end
+end
+for _, limit in ipairs(cjson.decode(old or '[]')) do
+  local r = ring(lane, limit)
+  if not kept[r.key] then
+    redis.call('DEL', r.key)
+    redis.call('HDEL', l, r.base, r.total)
+  end
 end
 
 redis.call('HSET', o, 'quota', quota)
 redis.call('HSET', l, 'org', org, 'pool', pool, 'counted', counted, 'limits', limits)
-redis.call('HDEL', l, 'told', 'share', 'share_at', 'paused', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since')
+redis.call('HDEL', l, 'share', 'share_at', 'paused', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since')
 local old_lane, old_org = unpack(redis.call('HMGET', f, 'lane', 'org'))
 if old_org and old_org ~= org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow) == 1 then
   redis.call('SADD', o .. ':parked', flow)

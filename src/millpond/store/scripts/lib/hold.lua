@@ -23,7 +23,7 @@ local function read_call(id)
   local c = redis.call('HMGET', P .. 'c:' .. id, 'lane', 'org', 'flow', 'jobs', 'need', 'state', 'worker',
     'pool', 'counted', 'tokens')
   if not c[1] then return nil end
-  local need, inputs = tonumber(c[5]), select(2, string.gsub(c[4], '[^,]+', ''))
+  local need, inputs = tonumber(c[5]), math.max(1, (select(2, string.gsub(c[4], '[^,]+', ''))))
   return {id = id, lane = c[1], org = c[2], flow = c[3], jobs = c[4], need = need, state = c[6],
     units = {inputs = inputs, characters = need, tokens = tonumber(c[10])},
     worker = c[7], pool = c[8], counted = c[9], flow_stands = redis.call('EXISTS', P .. 'f:' .. c[3]) == 1}
