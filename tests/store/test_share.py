@@ -55,6 +55,7 @@ async def test_only_the_shortest_window_is_used_less(pond: Pond, time: TestTime)
     """Of a day's limit a refusal takes nothing: who refuses counts minutes."""
     await pond.open("10/60s", "3/1d")
     await refuse(pond, "j1")
+    time.advance(1)
     [call] = await pond.run("j2")
     await pond.settle(call)
     time.advance(61_000)
