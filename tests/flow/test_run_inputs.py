@@ -138,6 +138,19 @@ def test_an_answer_table_is_made_of_a_table(folder: Folder) -> None:
         assert {row["line"]: row for row in csv.DictReader(file)} == rows
 
 
+def test_a_table_that_is_asked_for_late_holds_every_answer(folder: Folder) -> None:
+    (folder.path / "q.csv").write_text("id,prompt\n1,Why?\n2,Because\n")
+    assert folder.run("q.csv", "--out", "a.jsonl").code == 0
+
+    assert folder.run("q.csv", "--out", "a.csv").code == 0
+
+    with (folder.path / "a.csv").open(newline="") as file:
+        assert [(row["line"], row["id"]) for row in csv.DictReader(file)] == [
+            ("2", "1"),
+            ("3", "2"),
+        ]
+
+
 def test_only_a_table_becomes_a_table(folder: Folder) -> None:
     (folder.path / "q.txt").write_text("Why?\n")
 
