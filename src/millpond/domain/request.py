@@ -83,4 +83,3 @@ class Need:
 
     characters: int
     tokens: int
-    inputs: int = 1
