@@ -33,6 +33,13 @@ ARROWS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
 }
 
 
+class Class(StrEnum):
+    """How a job takes turns: somebody waits for it, or it is one of many."""
+
+    INTERACTIVE = "i"
+    BULK = "b"
+
+
 class Endpoint(StrEnum):
     """What a job asks for."""
 

@@ -79,7 +79,9 @@ def read_ask(told: bytes) -> Ask:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The most that a job can use of what limits and quotas count."""
+    """The most that a job can use of what limits and quotas count; `base` characters of it are
+    known beforehand: its prompt."""
 
     characters: int
     tokens: int
+    base: int = 0
