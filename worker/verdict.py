@@ -38,6 +38,8 @@ def settlement(
     *,
     headers_ms: float | None,
     told: str | None = None,
+    said: str | None = None,
+    credit_ms: int = 0,
     ended_ms: float,
     chance: Callable[[], float],
 ) -> Settlement | None:
@@ -47,63 +49,90 @@ def settlement(
     lie unread in a buffer when we give up, so it counts as if it were counted a grace later.
     """
 
-    def ended(used: int | None, jobs: tuple[JobEnd, ...], **more: Any) -> Settlement:
+    def ended(jobs: tuple[JobEnd, ...], **more: Any) -> Settlement:
         counted_by = ended_ms + LOST_GRACE_MS if headers_ms is None else headers_ms
-        return Settlement(call, counted_by, used, jobs, told=told, **more)
+        more |= {"told": told, "said": said, "credit_ms": credit_ms}
+        return Settlement(call, counted_by, _sum(jobs), jobs, **more)
 
     match outcome:
         case Answered(results, used, tokens):
-            ends = tuple(
-                _answered(job, result) for job, result in zip(call.jobs, results, strict=True)
-            )
-            return ended(used, ends, tokens=tokens)
+            ends = zip(call.jobs, results, used, strict=True)
+            return ended(tuple(_answered(*one) for one in ends), tokens=tokens)
         case Refused(retry_after_ms):
-            return ended(0, _again(call), refused=True, shut_ms=retry_after_ms or 0)
+            return ended(_again(call, used=0), refused=True, shut_ms=retry_after_ms or 0)
         case KeyRefused(message, status):
-            return ended(0, _again(call), pause=f"key: {message} ({status})")
+            return ended(_again(call, used=0), pause=f"key: {message} ({status})")
         case QuotaSpent(message):
-            return ended(0, _again(call), pause=f"quota: {message}")
-        case Rejected(message, status):
-            return ended(0, _failed(call, "rejected", message, status))
+            return ended(_again(call, used=0), pause=f"quota: {message}")
+        case Rejected(index=None) if len(call.jobs) > 1:
+            return ended(_again(call, used=0), split=True)
+        case Rejected():
+            return ended(_without_rejected(call, outcome))
         case Unwell(message, status, charged):
-            why = ("provider_error", message, status)
-            return ended(None if charged else 0, _after_failure(call, *why, chance))
+            error = _error("provider_error", message, status)
+            failed = _after_failure(call, error, chance, used=None if charged else 0)
+            return ended(failed, trouble=True)
         case NoAnswer(reason):
-            return ended(None, _after_failure(call, "no_answer", reason, None, chance))
+            error = _error("no_answer", reason, None)
+            failed = _after_failure(call, error, chance, used=None)
+            return ended(failed, trouble=True)
         case Stopped():
-            return ended(None, _again(call))
+            return ended(_again(call, used=None))
         case NotSent():
             return None
         case _:
             assert_never(outcome)
 
 
-def _answered(job: ClaimedJob, result: Result | JobFailed) -> JobEnd:
+def _sum(jobs: tuple[JobEnd, ...]) -> int | None:
+    """What the call used in all; None if that is not known of one of its jobs."""
+    total = 0
+    for job in jobs:
+        if job.used is None:
+            return None
+        total += job.used
+    return total
+
+
+def _answered(job: ClaimedJob, result: Result | JobFailed, used: int) -> JobEnd:
     if isinstance(result, JobFailed):
-        return JobEnd(job.id, "failed", body=_error(result.code, result.message, None))
-    return JobEnd(job.id, "succeeded", body=orjson.dumps(result))
+        error = _error(result.code, result.message, None)
+        return JobEnd(job.id, "failed", body=error, used=used)
+    return JobEnd(job.id, "succeeded", body=orjson.dumps(result), used=used)
 
 
-def _again(call: Claimed) -> tuple[JobEnd, ...]:
-    return tuple(JobEnd(job.id, "retry") for job in call.jobs)
+def _again(call: Claimed, *, used: int | None) -> tuple[JobEnd, ...]:
+    return tuple(JobEnd(job.id, "retry", used=used) for job in call.jobs)
+
+
+def _without_rejected(call: Claimed, rejected: Rejected) -> tuple[JobEnd, ...]:
+    """The job that is to blame ends; the others, which it took along, go again at once."""
+    error = _error("rejected", rejected.message, rejected.status)
+    blamed = call.jobs[rejected.index or 0].id
+    return tuple(
+        JobEnd(job.id, "failed", body=error, used=0)
+        if job.id == blamed
+        else JobEnd(job.id, "retry", used=0)
+        for job in call.jobs
+    )
 
 
 def _after_failure(
-    call: Claimed, code: str, message: str, status: int | None, chance: Callable[[], float]
+    call: Claimed, error: bytes, chance: Callable[[], float], *, used: int | None
 ) -> tuple[JobEnd, ...]:
+    """Each job goes again while it has attempts left. One that has none is told when it could go
+    all the same: if the provider serves nobody, that is no fault of the job."""
     ends: list[JobEnd] = []
     for job in call.jobs:
         failures = job.failures + 1
+        delay_ms = backoff_ms(failures, chance())
         if failures < call.attempts:
-            delay_ms = backoff_ms(failures, chance())
-            ends.append(JobEnd(job.id, "retry", failed=True, delay_ms=delay_ms))
+            ends.append(JobEnd(job.id, "retry", failed=True, delay_ms=delay_ms, used=used))
         else:
-            ends.append(JobEnd(job.id, "failed", body=_error(code, message, status)))
+            ends.append(
+                JobEnd(job.id, "failed", failed=True, delay_ms=delay_ms, body=error, used=used)
+            )
     return tuple(ends)
-
-
-def _failed(call: Claimed, code: str, message: str, status: int) -> tuple[JobEnd, ...]:
-    return tuple(JobEnd(job.id, "failed", body=_error(code, message, status)) for job in call.jobs)
 
 
 def _error(code: str, message: str, status: int | None) -> bytes:

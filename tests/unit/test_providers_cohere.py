@@ -1,5 +1,6 @@
 """Cohere's wire format: what is asked for, and what a reply means."""
 
+import re
 from typing import Any
 
 import orjson
@@ -50,7 +51,7 @@ def test_a_generation_is_its_text_with_the_characters_of_prompt_and_answer() -> 
                 "finish_reason": "COMPLETE",
             },
         ),
-        used=19,
+        used=(19,),
     )
 
 
@@ -62,7 +63,7 @@ def test_several_generations_are_all_kept_and_all_counted() -> None:
     assert isinstance(result, dict)
     assert (result["text"], result["texts"]) == ("one", ["one", "three"])
     assert result["characters"] == {"input": 13, "output": 8}
-    assert outcome.used == 21
+    assert outcome.used == (21,)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_an_embedding_is_its_numbers_in_either_shape_of_the_reply(embeddings: An
                 "characters": {"input": 6, "output": 0},
             },
         ),
-        used=6,
+        used=(6,),
     )
 
 
@@ -191,7 +192,7 @@ def test_of_a_stream_the_last_event_is_the_answer_with_the_tokens_that_were_bill
                 "finish_reason": "COMPLETE",
             },
         ),
-        used=17,
+        used=(17,),
         tokens=6,
     )
 
@@ -228,7 +229,7 @@ def test_a_classification_is_its_label_with_the_confidence_of_each() -> None:
                 "characters": {"input": 6, "output": 0},
             },
         ),
-        used=6,
+        used=(6,),
     )
 
 
@@ -256,7 +257,9 @@ def test_a_generate_request_reserves_the_prompt_and_the_longest_answer() -> None
         "/v1/generate",
         {"prompt": "Ente 🦆", "model": "command", "max_tokens": 50, "stream": True},
     )
-    assert Cohere().need(common(GENERATE), Ask("Ente 🦆")) == Need(6 + 6 * 50, 6 // 2 + 1 + 50)
+    assert Cohere().need(common(GENERATE), Ask("Ente 🦆")) == Need(
+        6 + 6 * 50, 6 // 2 + 1 + 50, base=6
+    )
 
 
 def test_a_lines_max_tokens_and_number_of_answers_count_in_what_is_reserved() -> None:
@@ -266,7 +269,7 @@ def test_a_lines_max_tokens_and_number_of_answers_count_in_what_is_reserved() ->
     _, body = sent(common(GENERATE, temperature=0.1, k=7), ask)
 
     assert body == {"prompt": "abc", "model": "command", "stream": True, "k": 7, **params}
-    assert Cohere().need(common(GENERATE), ask) == Need(3 + 6 * 10 * 3, 2 + 10 * 3)
+    assert Cohere().need(common(GENERATE), ask) == Need(3 + 6 * 10 * 3, 2 + 10 * 3, base=3)
 
 
 def test_an_embed_request_reserves_its_text_and_says_what_it_is_for() -> None:
@@ -279,7 +282,7 @@ def test_an_embed_request_reserves_its_text_and_says_what_it_is_for() -> None:
         "model": "embed-english-v3.0",
         "input_type": "search_document",
     }
-    assert Cohere().need(common(EMBED), Ask("Ente 🦆")) == Need(6, 4)
+    assert Cohere().need(common(EMBED), Ask("Ente 🦆")) == Need(6, 4, base=6)
     assert query["input_type"] == "search_query"
 
 
@@ -292,7 +295,151 @@ def test_a_classify_request_carries_the_examples() -> None:
             "model": "embed-english-v3.0",
         },
     )
-    assert Cohere().need(common(CLASSIFY), Ask("Ente 🦆")) == Need(6, 4)
+    assert Cohere().need(common(CLASSIFY), Ask("Ente 🦆")) == Need(6, 4, base=6)
+
+
+@pytest.mark.parametrize(("endpoint", "most"), [(GENERATE, 1), (EMBED, 96), (CLASSIFY, 96)])
+def test_texts_are_packed_and_prompts_are_not(endpoint: Endpoint, most: int) -> None:
+    assert Cohere().pack_most(common(endpoint)) == most
+    assert bool(Cohere().pack_key(common(endpoint), Ask("a"))) == (most > 1)
+
+
+def key(common: Common, ask: Ask) -> str:
+    return Cohere().pack_key(common, ask)
+
+
+def test_jobs_share_a_call_if_all_but_their_texts_is_the_same() -> None:
+    plain = key(common(EMBED), Ask("a"))
+    query = {"input_type": "search_query", "truncate": "END"}
+
+    assert plain == key(common(EMBED), Ask("another"))
+    assert key(common(EMBED), Ask("a", query)) == key(
+        common(EMBED), Ask("b", dict(reversed(query.items())))
+    )
+    assert re.fullmatch("[0-9a-f]{16}", plain)
+
+
+def test_jobs_that_differ_in_anything_beside_their_texts_have_keys_of_their_own() -> None:
+    more = (*EXAMPLES, Example("oink", "pig"))
+    keys = [
+        key(common(EMBED), Ask("a")),
+        key(common(CLASSIFY), Ask("a")),
+        key(common(EMBED, truncate="NONE"), Ask("a")),
+        key(common(EMBED), Ask("a", {"truncate": "NONE"})),
+        key(common(EMBED), Ask("a", {"truncate": "START"})),
+        key(Common(EMBED, "embed-v4.0", 50), Ask("a")),
+        key(Common(CLASSIFY, MODELS[CLASSIFY], 50, {}, more), Ask("a")),
+        key(Common(CLASSIFY, MODELS[CLASSIFY], 50, {}, more[::-1]), Ask("a")),
+    ]
+
+    assert len(set(keys)) == len(keys)
+
+
+def test_one_adapter_tells_the_keys_of_many_flows() -> None:
+    speaks = Cohere()
+    one, two = common(EMBED), common(EMBED, truncate="START")
+
+    told = [speaks.pack_key(flow, Ask("a")) for flow in (one, two, one, common(EMBED))]
+
+    assert told[0] == told[2] == told[3] != told[1]
+
+
+def test_each_job_of_a_pack_gets_its_own_result_and_pays_for_its_own_text() -> None:
+    asks = [Ask("Ente 🦆"), Ask("b"), Ask("abc")]
+    told = {"embeddings": [[1], [2], [3]], "meta": {"billed_units": {"input_tokens": 9}}}
+
+    outcome = Cohere().read(common(EMBED), asks, reply(told))
+
+    assert isinstance(outcome, Answered)
+    assert [one["embedding"] for one in outcome.results if isinstance(one, dict)] == [[1], [2], [3]]
+    assert (outcome.used, outcome.tokens) == ((6, 1, 3), 9)
+    labelled = Cohere().read(common(CLASSIFY), asks, reply(classified("duck", "cow", "duck")))
+    assert isinstance(labelled, Answered)
+    labels = [one["label"] for one in labelled.results if isinstance(one, dict)]
+    assert (labels, labelled.used) == (["duck", "cow", "duck"], (6, 1, 3))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_pack_that_is_not_answered_in_full_is_no_answer_to_anyone(count: int) -> None:
+    asks = [Ask("a"), Ask("b")]
+
+    assert isinstance(
+        Cohere().read(common(EMBED), asks, reply({"embeddings": [[1]] * count})), NoAnswer
+    )
+    told = reply(classified(*["duck"] * count))
+    assert isinstance(Cohere().read(common(CLASSIFY), asks, told), NoAnswer)
+
+
+@pytest.mark.parametrize(
+    ("message", "index"),
+    [
+        ("invalid request: texts contains an element that is the empty string at index 2", 2),
+        ("invalid request: texts[1]: too many tokens", 1),
+        ("texts[1] and again texts[1].", 1),
+        ("#/texts/0: expected maxLength: 2048, actual: 2459", 0),
+        ("invalid type: parameter texts.2 is of type int but should be of type string", 2),
+        ("too many tokens: total number of texts must be at most 96 - received 104", None),
+        ("texts[0] and texts[1] are too long", None),
+        ("texts[3] was never sent", None),
+        ("texts[-1], texts[], texts[1.5], texts[9999999]", None),
+        ("texts[1].name, texts[1][0], context.texts[1], items[0].texts[1], subtexts[1]", None),
+        ("inputs[1]: not what was sent", None),
+        ("", None),
+    ],
+)
+def test_of_a_rejected_pack_the_text_that_the_error_names_is_to_blame(
+    message: str, index: int | None
+) -> None:
+    told = reply({"message": message}, status=400)
+
+    outcome = Cohere().read(common(EMBED), [Ask("a"), Ask("b"), Ask("c")], told)
+
+    assert outcome == Rejected(message, 400, index)
+    assert meant(EMBED, {"message": message}, status=400) == Rejected(message, 400)
+
+
+def test_a_refusal_of_a_pack_blames_nobody() -> None:
+    told = reply({"message": "texts[0] is one too many"}, status=429)
+
+    assert Cohere().read(common(EMBED), [Ask("a"), Ask("b")], told) == Refused(None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"), [(GENERATE, "prompt"), (EMBED, "texts"), (CLASSIFY, "inputs")]
+)
+def test_an_empty_text_is_refused_before_it_spoils_a_pack(endpoint: Endpoint, name: str) -> None:
+    with pytest.raises(BadParameter, match="is empty") as caught:
+        Cohere().need(common(endpoint), Ask(""))
+    assert caught.value.name == name
+
+
+TRIAL = {"x-trial-endpoint-call-limit": "20", "x-trial-endpoint-call-remaining": "19"}
+MONTH = {"x-endpoint-monthly-call-limit": "1000"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, None),
+        (TRIAL, "calls: 19 of 20 left"),
+        (MONTH, "calls a month: 1,000 in all"),
+        ({**TRIAL, **MONTH}, "calls: 19 of 20 left; calls a month: 1,000 in all"),
+        ({**TRIAL, "x-trial-endpoint-call-remaining": "\x1b[2J"}, "calls: 20 in all"),
+        ({"x-trial-endpoint-call-limit": "-1", "x-endpoint-monthly-call-limit": "²"}, None),
+    ],
+)
+def test_what_the_headers_say_of_limits_is_shown_to_people(
+    headers: dict[str, str], said: str | None
+) -> None:
+    assert Cohere().said(Reply(200, headers, b"")) == said
+
+
+@pytest.mark.parametrize(
+    ("told", "ms"), [("18", 18), ("0", 0), ("", None), ("-1", None), ("1.5", None), ("9" * 9, None)]
+)
+def test_the_proxy_says_how_long_the_work_took(told: str, ms: int | None) -> None:
+    assert Cohere().service_ms(Reply(200, {"x-envoy-upstream-service-time": told}, b"")) == ms
+    assert Cohere().service_ms(Reply(200, {}, b"")) is None
 
 
 def refused(endpoint: Endpoint, **params: Any) -> BadParameter:

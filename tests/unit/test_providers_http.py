@@ -5,7 +5,7 @@ import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -70,7 +70,7 @@ async def test_a_reply_is_told_with_the_moment_of_its_headers() -> None:
     assert isinstance(reply, Posted)
     assert (reply.reply.status, reply.reply.body) == (429, b"slow")
     assert reply.reply.headers["Retry-After"] == reply.reply.headers["retry-after"] == "7"
-    assert reply.headers_ms == 42.0
+    assert (reply.began_ms, reply.headers_ms) == (42.0, 42.0)
     (request,) = server.requests
     head, _, body = request.partition(b"\r\n\r\n")
     assert body == b'{"prompt":"x"}'
@@ -78,6 +78,37 @@ async def test_a_reply_is_told_with_the_moment_of_its_headers() -> None:
     assert first == "POST /v1/generate HTTP/1.1"
     assert {"Authorization: Bearer secret", "X-Millpond-Attempt: 1f"} < set(headers)
     assert {"Content-Type: application/json", "Accept-Encoding: identity"} < set(headers)
+
+
+async def test_a_call_begins_when_its_request_goes_not_while_its_server_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed: list[str] = []
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def looked_up(*names: Any, **more: Any) -> Any:
+        passed.append("looked up")
+        return await look_up(*names, **more)
+
+    async def answer(writer: Writer) -> None:
+        passed.append("all has come")
+        writer.write(OK)
+
+    monkeypatch.setattr(loop, "getaddrinfo", looked_up)
+    async with (
+        serving(answer) as server,
+        Http(
+            server.url.replace("127.0.0.1", "localhost"),
+            "k",
+            timeout_ms=20_000,
+            clock=lambda: float(len(passed)),
+        ) as client,
+    ):
+        posted = [await client.post("/", b"{}", attempt=one) for one in ("1", "2")]
+
+    moments = [(one.began_ms, one.headers_ms) for one in posted if isinstance(one, Posted)]
+    assert moments == [(1, 2), (2, 3)]
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -76,34 +76,34 @@ def chat(*texts: Any, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("ask", "params", "characters", "tokens"),
+    ("ask", "params", "base", "answers", "tokens"),
     [
         # Six characters are 4 tokens at most, the message around them 8.
-        (Ask("Ente 🦆"), {}, 6 + 6 * 50, 12 + 50),
-        (Ask("Ente 🦆"), {"max_tokens": 10}, 6 + 6 * 10, 12 + 10),
-        (Ask("Ente 🦆", {"max_tokens": 7}), {"max_tokens": 10}, 6 + 6 * 7, 12 + 7),
-        (Ask("Ente 🦆", {"max_completion_tokens": 9, "n": 3}), {}, 6 + 6 * 27, 12 + 27),
-        (line("Ente 🦆"), {}, 6 + 6 * 50, 12 + 50),
-        (line("Ente 🦆", "abcd", max_tokens=5, n=2), {}, 10 + 60, 12 + 11 + 10),
-        (line([{"type": "text", "text": "abcd"}, {"type": "image_url"}]), {}, 304, 11 + 50),
+        (Ask("Ente 🦆"), {}, 6, 6 * 50, 12 + 50),
+        (Ask("Ente 🦆"), {"max_tokens": 10}, 6, 6 * 10, 12 + 10),
+        (Ask("Ente 🦆", {"max_tokens": 7}), {"max_tokens": 10}, 6, 6 * 7, 12 + 7),
+        (Ask("Ente 🦆", {"max_completion_tokens": 9, "n": 3}), {}, 6, 6 * 27, 12 + 27),
+        (line("Ente 🦆"), {}, 6, 6 * 50, 12 + 50),
+        (line("Ente 🦆", "abcd", max_tokens=5, n=2), {}, 10, 60, 12 + 11 + 10),
+        (line([{"type": "text", "text": "abcd"}, {"type": "image_url"}]), {}, 4, 300, 11 + 50),
     ],
 )
 def test_a_chat_reserves_what_is_sent_and_the_longest_answers(
-    ask: Ask, params: dict[str, Any], characters: int, tokens: int
+    ask: Ask, params: dict[str, Any], base: int, answers: int, tokens: int
 ) -> None:
-    assert need(GENERATE, ask, **params) == Need(characters, tokens)
+    assert need(GENERATE, ask, **params) == Need(base + answers, tokens, base)
 
 
 def test_an_embedding_reserves_its_text() -> None:
-    assert need(EMBED, Ask("Ente 🦆")) == Need(6, 12)
-    assert need(EMBED, Ask("as shown", body={"input": "Ente 🦆"})) == Need(6, 12)
+    assert need(EMBED, Ask("Ente 🦆")) == Need(6, 12, base=6)
+    assert need(EMBED, Ask("as shown", body={"input": "Ente 🦆"})) == Need(6, 12, base=6)
 
 
 def test_classify_reserves_the_examples_with_every_text_and_a_short_answer() -> None:
     instruction = len(INSTRUCTION)
 
     assert need(CLASSIFY, Ask("Ente 🦆")) == Need(
-        instruction + 6 + 6 * 32, instruction // 2 + 1 + 8 + 12 + 32
+        instruction + 6 + 6 * 32, instruction // 2 + 1 + 8 + 12 + 32, base=instruction + 6
     )
 
 
@@ -149,6 +149,7 @@ def test_a_parameter_that_cannot_be_sent_is_refused_of_a_line_and_of_the_run(
         (GENERATE, {"messages": [{"role": "user"}], "temperature": 3}, "temperature", "from 0"),
         (EMBED, {}, "input", "one text"),
         (EMBED, {"input": ["a", "b"]}, "input", "one text"),
+        (EMBED, {"input": ""}, "input", "is empty"),
     ],
 )
 def test_a_line_of_a_batch_file_that_cannot_be_sent_is_refused(
@@ -157,6 +158,56 @@ def test_a_line_of_a_batch_file_that_cannot_be_sent_is_refused(
     with pytest.raises(BadParameter, match=told) as caught:
         need(endpoint, Ask("a", body=body))
     assert caught.value.name == name
+
+
+def test_an_empty_text_is_refused_before_it_spoils_a_pack() -> None:
+    with pytest.raises(BadParameter, match="is empty") as caught:
+        need(EMBED, Ask(""))
+    assert caught.value.name == "input"
+
+
+# What is asked for together.
+
+
+def embed_line(text: Any, **more: Any) -> Ask:
+    """A line of a batch file, with an input."""
+    return Ask("as shown", body={"input": text, **more})
+
+
+def key(ask: Ask, endpoint: Endpoint = EMBED, **params: Any) -> str:
+    return OpenAI().pack_key(common(endpoint, **params), ask)
+
+
+def test_texts_are_packed_and_chats_are_not() -> None:
+    assert [OpenAI().pack_most(common(one)) for one in Endpoint] == [1, 96, 1]
+    assert OpenAI(texts_most=1).pack_most(common(EMBED)) == 1
+    assert key(Ask("a"))
+    alone = [key(Ask("a"), GENERATE), key(Ask("a"), CLASSIFY), key(line("a"), GENERATE)]
+    assert {*alone, key(embed_line(["a", "b"])), key(embed_line(None))} == {""}
+    assert OpenAI(texts_most=1).pack_key(common(EMBED), Ask("a")) == ""
+
+
+def test_jobs_share_a_call_if_all_but_their_texts_is_the_same() -> None:
+    assert key(Ask("a", {"dimensions": 8})) == key(Ask("b", {"dimensions": 8}))
+    assert key(embed_line("a", dimensions=8)) == key(
+        embed_line("b", model="m", encoding_format="base64", dimensions=8)
+    )
+
+
+def test_jobs_that_differ_in_anything_beside_their_texts_have_keys_of_their_own() -> None:
+    keys = [
+        key(Ask("a")),
+        key(Ask("a"), dimensions=8),
+        key(Ask("a", {"dimensions": 8})),
+        key(Ask("a", {"dimensions": 9})),
+        key(embed_line("a")),
+        key(embed_line("a", dimensions=8)),
+        key(embed_line("a", user="u")),
+        OpenAI().pack_key(Common(EMBED, "m-2", 50), Ask("a")),
+        OpenAI(texts_most=7).pack_key(common(EMBED), Ask("a")),
+    ]
+
+    assert len(set(keys)) == len(keys)
 
 
 # How it is asked for.
@@ -258,6 +309,15 @@ def test_a_line_with_an_input_is_embedded() -> None:
     )
 
 
+def test_lines_are_embedded_together_with_what_they_share() -> None:
+    asks = [embed_line("Hi", dimensions=8), embed_line("Ho", dimensions=8, model="m")]
+
+    assert sent(EMBED, *asks, user="of the run") == (
+        EMBEDDINGS,
+        {"input": ["Hi", "Ho"], "dimensions": 8, "model": "m", "encoding_format": "float"},
+    )
+
+
 # What came back.
 
 
@@ -271,7 +331,7 @@ def test_a_chat_is_its_text_with_the_characters_of_prompt_and_answer() -> None:
                 "finish_reason": "stop",
             },
         ),
-        used=12,
+        used=(12,),
         tokens=12,
     )
 
@@ -283,7 +343,7 @@ def test_several_answers_are_all_kept_and_all_counted() -> None:
     (result,) = outcome.results
     assert isinstance(result, dict)
     assert (result["text"], result["texts"]) == ("one", ["one", "three"])
-    assert (outcome.used, result["characters"]) == (14, {"input": 6, "output": 8})
+    assert (outcome.used, result["characters"]) == ((14,), {"input": 6, "output": 8})
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"total_tokens": -1}, {"total_tokens": "7"}])
@@ -329,7 +389,7 @@ def test_a_stream_is_put_together(body: bytes) -> None:
                 "finish_reason": "length",
             },
         ),
-        used=10,
+        used=(10,),
         tokens=12,
     )
 
@@ -405,7 +465,26 @@ def test_embeddings_are_sorted_by_their_texts() -> None:
 
     first = {"embedding": [0.5, -1], "model": "e-2", "characters": {"input": 6, "output": 0}}
     second = {"embedding": [2], "model": "e-2", "characters": {"input": 1, "output": 0}}
-    assert outcome == Answered((first, second), used=7, tokens=4)
+    assert outcome == Answered((first, second), used=(6, 1), tokens=4)
+
+
+def test_each_line_of_a_pack_pays_for_its_own_text() -> None:
+    asks = [embed_line("Ente 🦆"), embed_line("b")]
+
+    outcome = OpenAI().read(common(EMBED), asks, Reply(200, {}, orjson.dumps(embedded([0.5], [2]))))
+
+    assert isinstance(outcome, Answered)
+    assert outcome.used == (6, 1)
+
+
+@pytest.mark.parametrize("indexes", [[0], [0, 0], [1, 2], [0, 2], [0, 1, 2], ["0", "1"], [0, -1]])
+def test_a_pack_without_exactly_one_embedding_for_each_text_is_no_answer_to_anyone(
+    indexes: list[Any],
+) -> None:
+    data = [{"index": index, "embedding": [1]} for index in indexes]
+    told = Reply(200, {}, orjson.dumps({"data": data}))
+
+    assert isinstance(OpenAI().read(common(EMBED), [Ask("a"), Ask("b")], told), NoAnswer)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +530,7 @@ def test_a_label_is_known_in_other_clothes(said: str, label: str) -> None:
                 "characters": {"input": len(INSTRUCTION) + 6, "output": len(said)},
             },
         ),
-        used=len(INSTRUCTION) + 6 + len(said),
+        used=(len(INSTRUCTION) + 6 + len(said),),
         tokens=12,
     )
 
@@ -474,7 +553,7 @@ def test_an_answer_that_is_no_label_fails_the_job_and_is_paid_for(said: str) -> 
     outcome = meant(CLASSIFY, stream(event(text=said), END, USAGE))
 
     failed = JobFailed("no_label", f"the model answered with none of the labels: {said!r}")
-    assert outcome == Answered((failed,), used=len(INSTRUCTION) + 6 + len(said), tokens=12)
+    assert outcome == Answered((failed,), used=(len(INSTRUCTION) + 6 + len(said),), tokens=12)
 
 
 @pytest.mark.parametrize("status", [201, 204, 206])
@@ -512,6 +591,34 @@ def test_an_error_is_told_by_its_status_and_spent_credit_by_its_code(
     assert meant(GENERATE, body, status=status, headers={"Retry-After": "7"}) == outcome
 
 
+@pytest.mark.parametrize(
+    ("message", "param", "index"),
+    [
+        ("Invalid 'input[2]': maximum input length is 8192 tokens.", "input", 2),
+        ("Invalid 'input[2]': maximum input length is 8192 tokens.", None, 2),
+        ("it is empty", "input[1]", 1),
+        ("'$.input[0]' is invalid.", None, 0),
+        ("input.1 is too long", None, 1),
+        ("'$.input' is invalid. Please check the API reference", None, None),
+        ("Requested 1086442 tokens, max 300000 tokens per request", None, None),
+        ("Invalid 'input[2]'", "input[1]", None),
+        ("Invalid 'input[3]'", "input[3]", None),
+        ("Invalid 'input[1].id'", None, None),
+    ],
+)
+def test_of_a_rejected_pack_the_text_that_the_error_names_is_to_blame(
+    message: str, param: str | None, index: int | None
+) -> None:
+    body = {"error": {"message": message, "type": "x", "param": param, "code": None}}
+    told = Reply(400, {}, orjson.dumps(body))
+
+    def read(*asks: Ask) -> Outcome:
+        return OpenAI().read(common(EMBED), asks, told)
+
+    assert read(Ask("a"), Ask("b"), Ask("c")) == Rejected(message, 400, index)
+    assert read(Ask("a")) == Rejected(message, 400)
+
+
 # What it says of its limits.
 
 
@@ -547,3 +654,39 @@ def test_the_headers_of_a_reply_say_what_the_limits_are(
 
     assert said == told
     assert said is None or parse_limits(f"generate={said}")
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens", "said"),
+    [
+        #  limit, left, resets in
+        (
+            ("60", "12", "3.2s"),
+            ("150000", "149984", "6m0s"),
+            "requests: 12 of 60 left, reset in 3.2 s; "
+            "tokens: 149,984 of 150,000 left, reset in 6m0s",
+        ),
+        (("60", "59", "12ms"), None, "requests: 59 of 60 left, reset in 0.012 s"),
+        (None, ("150000", "0", "1m30.5s"), "tokens: 0 of 150,000 left, reset in 1m30.5s"),
+        ((None, "59", "1s"), None, "requests: 59 left, reset in 1 s"),
+        (("60", None, None), None, "requests: 60 in all"),
+        (("60", "59", "soon"), ("\x1b[2J", "many", "1s"), "requests: 59 of 60 left"),
+        ((None, None, "1s"), None, None),
+        (None, None, None),
+    ],
+)
+def test_what_the_headers_say_of_limits_is_shown_to_people(
+    requests: tuple[str | None, ...] | None, tokens: tuple[str | None, ...] | None, said: str | None
+) -> None:
+    headers = {
+        f"x-ratelimit-{kind}-{name}": told
+        for name, found in (("requests", requests), ("tokens", tokens))
+        for kind, told in zip(("limit", "remaining", "reset"), found or (), strict=False)
+        if told is not None
+    }
+
+    assert OpenAI().said(Reply(200, headers, b"")) == said
+
+
+def test_the_time_that_the_model_took_is_no_word_on_when_a_call_was_counted() -> None:
+    assert OpenAI().service_ms(Reply(200, {"openai-processing-ms": "300"}, b"")) is None

@@ -11,16 +11,21 @@ from millpond.providers.http import Http, Posted
 from millpond.providers.outcome import NotSent, Outcome
 
 _REMEMBERED_MOST = 100
+#: A provider's time is rounded, and its proxy may count a call a moment after it began to time it.
+_CREDIT_MARGIN_MS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of a call; when its response headers came (None: they did not); and what the
-    provider said in them of its limits."""
+    """What came of a call; when its response headers came (None: they did not); how long before
+    that the provider had surely counted it; and what it said in them of its limits, for us and for
+    people."""
 
     outcome: Outcome
     headers_ms: float | None = None
     told: str | None = None
+    said: str | None = None
+    credit_ms: int = 0
 
 
 class Caller:
@@ -44,9 +49,14 @@ class Caller:
         asks = [read_ask(job.payload) for job in call.jobs]
         wire = self._adapter.wire(common, asks)
         match await self._http.post(wire.path, wire.body, attempt=call.id):
-            case Posted(reply, headers_ms):
-                outcome = self._adapter.read(common, asks, reply)
-                return Sent(outcome, headers_ms, self._adapter.told(reply))
+            case Posted(reply, headers_ms) as posted:
+                return Sent(
+                    self._adapter.read(common, asks, reply),
+                    headers_ms,
+                    told=self._adapter.told(reply),
+                    said=self._adapter.said(reply),
+                    credit_ms=_credit_ms(posted, self._adapter.service_ms(reply)),
+                )
             case failed:
                 return Sent(failed)
 
@@ -60,3 +70,15 @@ class Caller:
                 del self._remembered[next(iter(self._remembered))]
             self._remembered[flow] = read_common(told)
         return self._remembered.get(flow)
+
+
+def _credit_ms(posted: Posted, service_ms: int | None) -> int:
+    """How long before the headers the provider had counted the call, if it worked `service_ms`.
+
+    A time that is longer than the call took is not believed, and only for a call that was served
+    is there any.
+    """
+    took_ms = posted.headers_ms - posted.began_ms
+    if service_ms is None or service_ms > took_ms or not 200 <= posted.reply.status < 300:
+        return 0
+    return max(0, service_ms - _CREDIT_MARGIN_MS)

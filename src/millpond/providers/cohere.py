@@ -1,5 +1,6 @@
 """Cohere's API, version 1: generate, embed and classify."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,15 @@ from millpond.domain.request import Ask, Common, Need
 from millpond.providers.adapter import (
     TOKENS_MOST,
     BadParameter,
+    PackKeys,
     Reply,
     Wire,
+    blamed,
+    left_of,
     message_of,
     none_of,
     number,
+    some_text,
     whole,
 )
 from millpond.providers.outcome import Answered, NoAnswer, Outcome, Result, judge
@@ -24,6 +29,14 @@ PATHS = {
     Endpoint.GENERATE: "/v1/generate",
     Endpoint.EMBED: "/v1/embed",
     Endpoint.CLASSIFY: "/v1/classify",
+}
+#: Most texts of a call.
+TEXTS_MOST = 96
+#: The field that has the texts.
+_TEXTS = {
+    Endpoint.GENERATE: "prompt",
+    Endpoint.EMBED: "texts",
+    Endpoint.CLASSIFY: "inputs",
 }
 _OURS = {
     Endpoint.GENERATE: frozenset({"prompt", "model"}),
@@ -43,20 +56,26 @@ _RANGES = {
     "presence_penalty": (0, 1),
 }
 _TRUNCATE = ("NONE", "START", "END")
+#: A proxy's word for how long the work behind it took: a whole day is not believed.
+_SERVICE_MS = re.compile(r"[0-9]{1,8}")
 
 
 class Cohere:
     """Cohere's wire format."""
+
+    def __init__(self) -> None:
+        self._keys = PackKeys()
 
     def need(self, common: Common, ask: Ask) -> Need:
         if ask.body is not None:
             raise BadParameter("body", "a line of an OpenAI batch file needs --provider openai")
         params = {**common.params, **ask.params}
         none_of(params, _OURS[common.endpoint])
+        some_text(_TEXTS[common.endpoint], ask.text)
         if params.get("truncate", "END") not in _TRUNCATE:
             raise BadParameter("truncate", f"parameter 'truncate' is one of {_TRUNCATE}")
         if common.endpoint is not Endpoint.GENERATE:
-            return Need(len(ask.text), tokens_of(ask.text))
+            return Need(len(ask.text), tokens_of(ask.text), base=len(ask.text))
         for name, (least, most) in _RANGES.items():
             number(params, name, least=least, most=most)
         most_tokens = whole(params, "max_tokens", least=1, most=100_000, default=common.max_tokens)
@@ -64,6 +83,7 @@ class Cohere:
         return Need(
             generate_need(len(ask.text), most_tokens, outputs),
             tokens_of(ask.text) + most_tokens * outputs,
+            base=len(ask.text),
         )
 
     def wire(self, common: Common, asks: Sequence[Ask]) -> Wire:
@@ -80,16 +100,38 @@ class Cohere:
                 body = {"inputs": texts, "examples": examples, **body}
         return Wire(PATHS[common.endpoint], orjson.dumps(body))
 
+    def pack_most(self, common: Common) -> int:
+        return 1 if common.endpoint is Endpoint.GENERATE else TEXTS_MOST
+
+    def pack_key(self, common: Common, ask: Ask) -> str:
+        most = self.pack_most(common)
+        return self._keys.key(common, most, ask.params) if most > 1 and ask.body is None else ""
+
     def told(self, reply: Reply) -> str | None:
-        """Cohere says nothing of them."""
+        """It names no window, and only trial keys are told of any limit."""
         return None
+
+    def said(self, reply: Reply) -> str | None:
+        trial, month = "x-trial-endpoint-call-", "x-endpoint-monthly-call-limit"
+        headers = reply.headers
+        found = (
+            left_of("calls", headers.get(f"{trial}remaining"), headers.get(f"{trial}limit")),
+            left_of("calls a month", None, headers.get(month)),
+        )
+        return "; ".join(filter(None, found)) or None
+
+    def service_ms(self, reply: Reply) -> int | None:
+        """As its proxy says, which calls are counted at."""
+        told = reply.headers.get("x-envoy-upstream-service-time", "")
+        return int(told) if _SERVICE_MS.fullmatch(told) else None
 
     def read(self, common: Common, asks: Sequence[Ask], reply: Reply) -> Outcome:
         if 200 < reply.status < 300:
             return NoAnswer(f"the reply has status {reply.status}, which holds no answer")
         if reply.status != 200:
-            retry_after = reply.headers.get("Retry-After")
-            return judge(reply.status, message_of(reply.body, "message"), retry_after)
+            message = message_of(reply.body, "message")
+            outcome = judge(reply.status, message, reply.headers.get("Retry-After"))
+            return blamed(outcome, _TEXTS[common.endpoint], len(asks), message)
         try:
             match common.endpoint:
                 case Endpoint.GENERATE:
@@ -125,7 +167,7 @@ def _generated(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Ans
     result |= {"model": common.model, "characters": characters}
     if isinstance(generations[0].get("finish_reason"), str):
         result["finish_reason"] = generations[0]["finish_reason"]
-    return Answered((result,), sum(characters.values()), _tokens(body))
+    return Answered((result,), (sum(characters.values()),), _tokens(body))
 
 
 def _embedded(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answered:
@@ -136,7 +178,7 @@ def _embedded(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answ
         _with_characters(common, ask, {"embedding": numbers(one)})
         for ask, one in zip(asks, found, strict=True)
     )
-    return Answered(results, sum(len(ask.text) for ask in asks), _tokens(body))
+    return Answered(results, tuple(len(ask.text) for ask in asks), _tokens(body))
 
 
 def _classified(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answered:
@@ -148,7 +190,7 @@ def _classified(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> An
         every = {name: float(at["confidence"]) for name, at in one["labels"].items()}
         told = {"label": label, "confidence": confidence, "confidences": every}
         results.append(_with_characters(common, ask, told))
-    return Answered(tuple(results), sum(len(ask.text) for ask in asks), _tokens(body))
+    return Answered(tuple(results), tuple(len(ask.text) for ask in asks), _tokens(body))
 
 
 def _with_characters(common: Common, ask: Ask, result: Result) -> Result:

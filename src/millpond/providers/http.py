@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,10 +23,12 @@ _OWN_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A reply, and when (on the caller's clock) its headers had come."""
+    """A reply, and when (on the caller's clock) its headers had come and the first byte of the
+    request was about to go."""
 
     reply: Reply
     headers_ms: float
+    began_ms: float
 
 
 class Http:
@@ -47,6 +49,8 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        sending = aiohttp.TraceConfig()
+        sending.on_request_headers_sent.append(self._begins)  # told just before they are written
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
             timeout=aiohttp.ClientTimeout(
@@ -61,6 +65,7 @@ class Http:
             },
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[sending],
         )
         return self
 
@@ -76,6 +81,7 @@ class Http:
     async def post(self, path: str, body: bytes, *, attempt: str) -> Posted | NoAnswer | NotSent:
         """Send one request and read its reply, in the time allowed."""
         assert self._session is not None
+        began_ms: list[float] = []
         reached("http.post.before")
         try:
             async with self._session.post(
@@ -84,6 +90,7 @@ class Http:
                 proxy=self._proxy,
                 headers={"X-Millpond-Attempt": attempt},
                 allow_redirects=False,
+                trace_request_ctx=began_ms,
             ) as response:
                 headers_ms = self._clock()
                 reached("http.headers.read")
@@ -91,7 +98,8 @@ class Http:
                 reached("http.body.read")
                 if read is None:
                     return NoAnswer(f"the reply is larger than {BODY_MOST_BYTES:,} bytes")
-                return Posted(Reply(response.status, response.headers, read), headers_ms)
+                reply = Reply(response.status, response.headers, read)
+                return Posted(reply, headers_ms, began_ms[-1])
         except (
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,
@@ -104,6 +112,14 @@ class Http:
             return NoAnswer(f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return NoAnswer(f"the connection broke: {type(error).__name__}")
+
+    async def _begins(
+        self,
+        _: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        __: aiohttp.TraceRequestHeadersSentParams,
+    ) -> None:
+        context.trace_request_ctx.append(self._clock())
 
 
 def proxy_for(url: str) -> str | None:

@@ -16,11 +16,15 @@ from millpond.domain.request import Ask, Common, Need
 from millpond.providers.adapter import (
     TOKENS_MOST,
     BadParameter,
+    PackKeys,
     Reply,
     Wire,
+    blamed,
+    left_of,
     message_of,
     none_of,
     number,
+    some_text,
     whole,
 )
 from millpond.providers.cohere import numbers
@@ -35,6 +39,9 @@ from millpond.providers.outcome import (
 )
 
 CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
+#: Most texts of a call for embeddings. The API takes 2,048, but 300,000 tokens in all, and the
+#: numbers of so many would be a reply that is too large to be read.
+TEXTS_MOST = 96
 _OURS = {
     Endpoint.GENERATE: frozenset({"messages", "model", "stream_options"}),
     Endpoint.EMBED: frozenset({"input", "model", "encoding_format"}),
@@ -53,6 +60,7 @@ _DAILY_ABOVE_S = 60
 #: What a limit can hold; a larger one would limit nobody.
 _AMOUNT = re.compile(r"[1-9][0-9]{0,8}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATIONS = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h|d)){1,5}", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: With these a reply is asked for whole: `stream` can only say no, and calls of tools come in
 #: pieces that no row could show.
@@ -61,10 +69,16 @@ _NO_CREDIT = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 
 
 class OpenAI:
-    """OpenAI's wire format. `grammar`: the server can be held to one of the labels (llama.cpp)."""
+    """OpenAI's wire format.
 
-    def __init__(self, *, grammar: bool = False) -> None:
+    `grammar`: the server can be held to one of the labels (llama.cpp). `texts_most`: that many
+    texts are embedded in one call.
+    """
+
+    def __init__(self, *, grammar: bool = False, texts_most: int = TEXTS_MOST) -> None:
         self._grammar = grammar
+        self._texts_most = texts_most
+        self._keys = PackKeys()
 
     def need(self, common: Common, ask: Ask) -> Need:
         params: Mapping[str, Any] = {**common.params, **ask.params}
@@ -76,14 +90,19 @@ class OpenAI:
             number(params, name, least=least, most=most)
         characters, tokens = self._prompt(common, ask)
         if common.endpoint is Endpoint.EMBED:
-            return Need(characters, tokens)
+            some_text("input", _embed_text(ask))
+            return Need(characters, tokens, base=characters)
         name = "max_completion_tokens" if "max_completion_tokens" in params else "max_tokens"
         default = common.max_tokens
         if common.endpoint is Endpoint.CLASSIFY:
             default = _LABEL_TOKENS_MOST
         most_tokens = whole(params, name, least=1, most=1_000_000, default=default)
         outputs = whole(params, "n", least=1, most=128, default=1)
-        return Need(generate_need(characters, most_tokens, outputs), tokens + most_tokens * outputs)
+        return Need(
+            generate_need(characters, most_tokens, outputs),
+            tokens + most_tokens * outputs,
+            base=characters,
+        )
 
     def wire(self, common: Common, asks: Sequence[Ask]) -> Wire:
         if common.endpoint is Endpoint.EMBED:
@@ -97,7 +116,7 @@ class OpenAI:
         if 200 < reply.status < 300:
             return NoAnswer(f"the reply has status {reply.status}, which holds no answer")
         if reply.status != 200:
-            return _trouble(reply)
+            return _trouble(reply, len(asks))
         try:
             if common.endpoint is Endpoint.EMBED:
                 return _embedded(common, asks, orjson.loads(reply.body))
@@ -107,6 +126,20 @@ class OpenAI:
             return self._generated(common, asks[0], body)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             return NoAnswer("the reply is not what the provider's documentation says")
+
+    def pack_most(self, common: Common) -> int:
+        return self._texts_most if common.endpoint is Endpoint.EMBED else 1
+
+    def pack_key(self, common: Common, ask: Ask) -> str:
+        """A line of a batch file has all its parameters in its body, and shares none of the run."""
+        most = self.pack_most(common)
+        if most == 1:
+            return ""
+        if ask.body is None:
+            return self._keys.key(common, most, ask.params)
+        if not isinstance(ask.body.get("input"), str):
+            return ""
+        return self._keys.key(common, most, {"body": _beside_text(ask.body)})
 
     def told(self, reply: Reply) -> str | None:
         """Its headers name calls and tokens. They do not name the window: that is a minute, or a
@@ -118,6 +151,23 @@ class OpenAI:
                 resets_s = _duration_s(reply.headers.get(f"x-ratelimit-reset-{name}", ""))
                 found.append(f"{amount}{unit}/{'1d' if resets_s > _DAILY_ABOVE_S else '60s'}")
         return ",".join(found) or None
+
+    def said(self, reply: Reply) -> str | None:
+        found = []
+        for name in ("requests", "tokens"):
+            left, most, resets = (
+                reply.headers.get(f"x-ratelimit-{kind}-{name}")
+                for kind in ("remaining", "limit", "reset")
+            )
+            told = left_of(name, left, most)
+            if told and resets and _DURATIONS.fullmatch(resets):
+                told += f", reset in {_for_people(resets)}"
+            found.append(told)
+        return "; ".join(filter(None, found)) or None
+
+    def service_ms(self, reply: Reply) -> int | None:
+        """It says how long the model took. Nobody knows whether calls are counted before that."""
+        return None
 
     def _prompt(self, common: Common, ask: Ask) -> tuple[int, int]:
         """Characters and tokens of what is sent, the latter with room."""
@@ -141,7 +191,7 @@ class OpenAI:
         result |= {**extra, "model": _model(common, body), "characters": characters}
         if isinstance(body["choices"][0].get("finish_reason"), str):
             result["finish_reason"] = body["choices"][0]["finish_reason"]
-        return Answered((result,), sum(characters.values()), _tokens(body))
+        return Answered((result,), (sum(characters.values()),), _tokens(body))
 
 
 def _checked_body(common: Common, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -175,7 +225,7 @@ def _texts(common: Common, ask: Ask) -> Iterator[str]:
         yield ask.text
         return
     if common.endpoint is Endpoint.EMBED:
-        yield ask.body["input"]
+        yield _embed_text(ask)
         return
     for message in ask.body["messages"]:
         content = message.get("content")
@@ -186,11 +236,22 @@ def _texts(common: Common, ask: Ask) -> Iterator[str]:
 
 
 def _embed_body(common: Common, asks: Sequence[Ask]) -> dict[str, Any]:
-    if asks[0].body is not None:
-        return {**asks[0].body, "model": common.model, "encoding_format": "float"}
-    texts = [ask.text for ask in asks]
-    body = {"input": texts, "model": common.model, "encoding_format": "float"}
-    return {**body, **common.params, **asks[0].params}
+    texts, first = [_embed_text(ask) for ask in asks], asks[0]
+    ours = {"input": texts, "model": common.model, "encoding_format": "float"}
+    if first.body is not None:
+        alone = {"input": texts[0]} if len(texts) == 1 else {}
+        return {**_beside_text(first.body), **ours, **alone}
+    return {**ours, **common.params, **first.params}
+
+
+def _embed_text(ask: Ask) -> str:
+    text: str = ask.text if ask.body is None else ask.body["input"]
+    return text
+
+
+def _beside_text(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the body of a line adds to what we write ourselves."""
+    return {name: value for name, value in body.items() if name not in _OURS[Endpoint.EMBED]}
 
 
 def _chat_body(common: Common, ask: Ask) -> dict[str, Any]:
@@ -273,7 +334,9 @@ def _whole_reply(body: bytes) -> dict[str, Any]:
 
 def _embedded(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answered:
     found = sorted(body["data"], key=lambda one: int(one["index"]))
-    sent = [sum(map(len, _texts(common, ask))) for ask in asks]
+    if [one["index"] for one in found] != list(range(len(asks))):
+        raise ValueError("not one embedding for each text")
+    sent = tuple(len(_embed_text(ask)) for ask in asks)
     results: tuple[Result, ...] = tuple(
         {
             "embedding": numbers(one["embedding"]),
@@ -282,7 +345,7 @@ def _embedded(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Answ
         }
         for characters, one in zip(sent, found, strict=True)
     )
-    return Answered(results, sum(sent), _tokens(body))
+    return Answered(results, sent, _tokens(body))
 
 
 def _classified(common: Common, ask: Ask, body: dict[str, Any]) -> Answered:
@@ -292,7 +355,7 @@ def _classified(common: Common, ask: Ask, body: dict[str, Any]) -> Answered:
     label = _label_meant(common, said.strip())
     if label is None:
         failed = JobFailed("no_label", f"the model answered with none of the labels: {said[:80]!r}")
-        return Answered((failed,), used, _tokens(body))
+        return Answered((failed,), (used,), _tokens(body))
     result: Result = {
         "label": label,
         "confidence": None,
@@ -300,7 +363,7 @@ def _classified(common: Common, ask: Ask, body: dict[str, Any]) -> Answered:
         "model": _model(common, body),
         "characters": {"input": sent, "output": len(said)},
     }
-    return Answered((result,), used, _tokens(body))
+    return Answered((result,), (used,), _tokens(body))
 
 
 def _label_meant(common: Common, said: str) -> str | None:
@@ -317,6 +380,11 @@ def _duration_s(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
 
 
+def _for_people(duration: str) -> str:
+    seconds = _duration_s(duration)
+    return f"{seconds:.3g} s" if seconds < 60 else duration
+
+
 def _model(common: Common, body: Mapping[str, Any]) -> str:
     told = body.get("model")
     return told if isinstance(told, str) else common.model
@@ -328,9 +396,11 @@ def _tokens(body: Mapping[str, Any]) -> int | None:
     return total if type(total) is int and 0 <= total <= TOKENS_MOST else None
 
 
-def _trouble(reply: Reply) -> Outcome:
+def _trouble(reply: Reply, count: int) -> Outcome:
     message = message_of(reply.body, "error", "message")
     code = message_of(reply.body, "error", "code")
     if reply.status == 429 and code in _NO_CREDIT:
         return QuotaSpent(message)
-    return judge(reply.status, message, reply.headers.get("Retry-After"))
+    outcome = judge(reply.status, message, reply.headers.get("Retry-After"))
+    param = message_of(reply.body, "error", "param")
+    return blamed(outcome, "input", count, f"{param} {message}")

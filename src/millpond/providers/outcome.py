@@ -13,6 +13,9 @@
 | timeout, reset, short or unreadable reply after sending | NoAnswer: tried again | yes | unknown |
 | cut because the worker was told to stop | Stopped: tried again | no | unknown |
 
+Of several jobs that are rejected together only one that is blamed ends; else they go in smaller
+calls, until it is known whose fault it was.
+
 An unknown charge keeps the whole reservation: only that can never overshoot a quota.
 """
 
@@ -33,10 +36,11 @@ class JobFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One result for each job of the call. `used` is in characters; `tokens` None: not told."""
+    """One result for each job of the call, and the characters that each has used; `tokens` are the
+    call's, None: not told."""
 
     results: tuple[Result | JobFailed, ...]
-    used: int
+    used: tuple[int, ...]
     tokens: int | None = None
 
 
@@ -60,10 +64,11 @@ class QuotaSpent:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The provider will never take this request."""
+    """The provider will never take this request. `index`: of its jobs, the one that is to blame."""
 
     message: str
     status: int
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
