@@ -9,7 +9,7 @@ server costs time and nothing else.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -26,8 +26,8 @@ from millpond.worker.verdict import settlement
 
 log = structlog.get_logger()
 
-#: Calls settled in one script: it must stay short for everyone else.
-_SETTLE_MOST = 50
+#: Jobs settled in one script, but for those of its first call: it must stay short for everyone else.
+_SETTLE_MOST = 100
 _CLAIM_MOST = 200
 _IDLE_S = 1.0
 _STORE_AWAY_S = 0.25
@@ -134,7 +134,7 @@ class Pump:
             return []
 
     async def _exchange(self, *, claim: bool) -> list[Claimed]:
-        settlements = list(self._ended)[:_SETTLE_MOST]
+        settlements = _portion(self._ended)
         state = self._state(without=settlements)
         free = state.free
         beat_due = self._now_ms() - self._beat_ms > self._lease_ms / 6
@@ -188,10 +188,12 @@ class Pump:
         life = self._store.gateway.life
         reached("pump.tell.before")
         recent = [one for _, one in self._settled]
-        for i in range(0, len(recent), _SETTLE_MOST):
-            await self._store.settle(recent[i : i + _SETTLE_MOST])
+        while recent:
+            portion = _portion(recent)
+            await self._store.settle(portion)
+            del recent[: len(portion)]
         while self._ended:
-            in_doubt = list(self._ended)[:_SETTLE_MOST]
+            in_doubt = _portion(self._ended)
             await self._store.settle(in_doubt)
             self._confirm(in_doubt)
         self._told_life = life
@@ -238,3 +240,15 @@ class Pump:
 
     def _now_ms(self) -> float:
         return self._store.gateway.monotonic_ms()
+
+
+def _portion(ended: Iterable[Settlement]) -> list[Settlement]:
+    """The first calls, as many as one script should settle."""
+    portion: list[Settlement] = []
+    jobs = 0
+    for one in ended:
+        jobs += len(one.jobs)
+        if portion and jobs > _SETTLE_MOST:
+            break
+        portion.append(one)
+    return portion

@@ -39,6 +39,15 @@ class UnknownSetting(Refused):
     code = "unknown_setting"
 
 
+class UnknownPart(Refused):
+    """An org, a lane or a flow that is not there."""
+
+    code = "unknown_part"
+
+    def __init__(self, part: str, name: str) -> None:
+        super().__init__(f"there is no {part} {name!r}: nothing has been submitted under that name")
+
+
 class Unavailable(MillpondError):
     """Nothing was changed; the same request may succeed later."""
 

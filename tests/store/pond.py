@@ -188,8 +188,15 @@ class Pond:
             counted_by_ms=self.time.monotonic_ms() - since_ms,
             used=used,
             jobs=tuple(
-                JobEnd(job, end, failed=failed, delay_ms=delay_ms, body=b'{"text":"yes"}')
-                for job in jobs
+                JobEnd(
+                    job,
+                    end,
+                    failed=failed,
+                    delay_ms=delay_ms,
+                    body=b'{"text":"yes"}',
+                    used=None if used is None else used // len(jobs) + (i < used % len(jobs)),
+                )
+                for i, job in enumerate(jobs)
             ),
             refused=refused,
             shut_ms=shut_ms,

@@ -35,6 +35,8 @@ from millpond.store import keys
 CONNECT_TIMEOUT_S = 2
 READ_TIMEOUT_S = 5
 _HELLO_TRIES = 10
+#: Of the data, as `scripts/lib/base.lua` writes it.
+LAYOUT = "2"
 
 Argument = str | int | bytes
 
@@ -179,7 +181,7 @@ class Gateway:
     def _read(self, reply: Any) -> list[Any]:
         match reply:
             case [int(now), int(life), b"layout", found]:
-                raise WrongLayout(found.decode(), "1")
+                raise WrongLayout(found.decode(), LAYOUT)
             case [int(now), int(life), *rest]:
                 self.now_ms, self.life = max(now, self.now_ms), life
                 self._replied_ms = self._time.monotonic_ms()

@@ -3,16 +3,17 @@
 Everything that Redis knows of jobs, calls, limits and quota is read and written here.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import orjson
 from redis.exceptions import RedisError
 
 from millpond.domain.call import Claimed, ClaimedJob, Settlement
+from millpond.domain.job import Class
 from millpond.domain.limit import Limit
-from millpond.errors import StoreUnavailable, UnknownFlow
+from millpond.errors import StoreUnavailable, UnknownFlow, UnknownPart
 from millpond.store import keys
 from millpond.store.gateway import Argument, Gateway
 from millpond.store.view import View, read_view
@@ -23,6 +24,10 @@ _ROWS_MOST = 200
 #: How long after we stopped watching a call the provider may still come to count it.
 LOST_GRACE_MS = 1_000
 _REAP_MOST = 20
+
+#: Whether all of a job's bound is reserved, or what 99 of 100 answers have come to.
+Reserve = Literal["strict", "p99"]
+
 _DIED = orjson.dumps(
     {
         "error": {
@@ -37,19 +42,26 @@ _DIED = orjson.dumps(
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to accept. `need` characters and `tokens` are the most it may use; `note` comes back
-    with the answer's row."""
+    """A job to accept. `need` characters and `tokens` are the most it may use, `base` characters of
+    it are known beforehand; jobs with the same `pack` may share a call (`""`: with nobody). `note`
+    comes back with the answer's row."""
 
     id: str
     need: int
     note: str
     payload: bytes
     tokens: int = 0
+    base: int = 0
+    pack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """An account and an endpoint, with the limits that hold for them."""
+    """An account and an endpoint, with the limits that hold for them.
+
+    `bulk`: limits that only bulk has to keep, so that something is left for interactive jobs.
+    `credit`: the provider's word on its service time is believed. `paced`: bulk always goes evenly.
+    """
 
     id: str
     org: str
@@ -57,6 +69,30 @@ class Lane:
     limits: Sequence[Limit]
     quota: int | None
     counted: bool
+    bulk: Sequence[Limit] = ()
+    credit: bool = False
+    paced: bool = False
+    reserve: Reserve = "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an operator changes; None stays as it is. `paused` of a lane: a reason, `""` goes on."""
+
+    quota: int | Literal["none"] | None = None
+    status: Literal["active", "suspended"] | None = None
+    mode: str | None = None
+    reserve: Reserve | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    lane: str | None = None
+    limits: Sequence[Limit] | None = None
+    bulk: Sequence[Limit] = ()
+    credit: bool | None = None
+    paced: bool | None = None
+    paused: str | None = None
+    flow: str | None = None
+    flow_weight: float | None = None
+    flow_paused: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +126,99 @@ class Store:
         await self.gateway.hello()
 
     async def set_flow(
-        self, flow: str, lane: Lane, *, attempts: int, crashes: int, common: bytes = b""
+        self,
+        flow: str,
+        lane: Lane,
+        *,
+        attempts: int,
+        crashes: int,
+        common: bytes = b"",
+        user: str = "",
+        klass: Class = Class.BULK,
+        weight: float = 1.0,
+        pack: int = 1,
+        lost: bool = False,
+        by: str = "run",
     ) -> None:
         """Open a flow, its lane and org, or change them; used limits and quota are kept.
 
-        `common` is what all of the flow's jobs share, for the workers.
+        `common` is what all of the flow's jobs share, for the workers. `lost`: calls were made in
+        the lane; if the server does not know it, its windows count as full.
         """
-        limits = orjson.dumps([[one.amount, one.window_ms, one.unit] for one in lane.limits])
-        quota = "none" if lane.quota is None else lane.quota
-        await self.gateway.run(
-            "set",
-            lane.org,
-            quota,
-            lane.id,
-            lane.pool,
-            int(lane.counted),
-            limits,
-            flow,
-            attempts,
-            crashes,
+        await self._set(
+            by,
+            {
+                "org": {
+                    "id": lane.org,
+                    "quota": "none" if lane.quota is None else lane.quota,
+                    "reserve": lane.reserve,
+                },
+                "lane": {
+                    "id": lane.id,
+                    "pool": lane.pool,
+                    "counted": lane.counted,
+                    "limits": _limits(lane.limits, lane.bulk),
+                    "credit": lane.credit,
+                    "paced": lane.paced,
+                    "again": True,
+                    "lost": lost,
+                },
+                "flow": {
+                    "id": flow,
+                    "user": user,
+                    "class": klass,
+                    "weight": weight,
+                    "attempts": attempts,
+                    "crashes": crashes,
+                    "pack": pack,
+                },
+            },
             common,
         )
+
+    async def change(self, org: str, changes: Changes, *, by: str) -> int:
+        """Change what is known, for every decision from now on; the version of the org's record.
+
+        Raises UnknownPart for an org, lane or flow that is not there.
+        """
+        told: dict[str, dict[str, Any]] = {
+            "org": {
+                "id": org,
+                "quota": changes.quota,
+                "status": changes.status,
+                "mode": changes.mode,
+                "reserve": changes.reserve,
+                "weights": dict(changes.weights) or None,
+            }
+        }
+        if changes.lane is not None:
+            told["lane"] = {
+                "id": changes.lane,
+                "limits": changes.limits and _limits(changes.limits, changes.bulk),
+                "credit": changes.credit,
+                "paced": changes.paced,
+                "paused": changes.paused,
+            }
+        if changes.flow is not None:
+            told["flow"] = {
+                "id": changes.flow,
+                "weight": changes.flow_weight,
+                "paused": changes.flow_paused,
+            }
+        return await self._set(by, told, b"")
+
+    async def _set(self, by: str, told: dict[str, dict[str, Any]], common: bytes) -> int:
+        named = {
+            part: {name: value for name, value in fields.items() if value is not None}
+            for part, fields in told.items()
+        }
+        match await self.gateway.run("set", by, orjson.dumps(named), common):
+            case [b"set", version]:
+                return int(version)
+            case [b"unknown", part]:
+                raise UnknownPart(part.decode(), named[part.decode()]["id"])
+            case other:
+                raise AssertionError(f"set.lua replied {other}")
 
     async def common(self, flow: str) -> bytes | None:
         """What all jobs of a flow share; None: there is no such flow."""
@@ -125,7 +233,7 @@ class Store:
         """Queue jobs, at most ACCEPT_MOST; known ones stay. How many the flow holds now."""
         args: list[Argument] = [flow]
         for job in jobs:
-            args += [job.id, job.need, job.tokens, job.note, job.payload]
+            args += [job.id, job.need, job.tokens, job.base, job.pack, job.note, job.payload]
         match await self.gateway.run("accept", *args):
             case [b"accepted", _, held]:
                 return int(held)
@@ -284,6 +392,12 @@ class Store:
                 "job_ids": ",".join(job.id for job in one.call.jobs),
                 "since_ms": int(since) if since >= 0 else -int(-since) - 1,
                 "need_tokens": one.call.tokens,
+                "inputs": one.call.inputs,
+                "bulk": one.call.bulk,
+                "credit_ms": one.credit_ms,
+                "trouble": one.trouble,
+                "split": one.split,
+                "said": one.said,
                 "used": one.used,
                 "tokens": one.tokens,
                 "told": one.told,
@@ -296,6 +410,7 @@ class Store:
                         "end": job.end,
                         "failed": job.failed,
                         "delay_ms": job.delay_ms,
+                        "used": job.used,
                         "body": job.body.decode(),
                     }
                     for job in one.jobs
@@ -314,12 +429,17 @@ def _heartbeat_arguments(worker: WorkerState) -> list[Argument]:
         worker.life,
     ]
     for call in worker.held:
-        args += [call.id, call.lane, call.flow, call.need, call.tokens]
+        args += [call.id, call.lane, call.flow, call.need, call.tokens, call.inputs, call.bulk]
     return args
 
 
+def _limits(limits: Sequence[Limit], bulk: Sequence[Limit]) -> list[tuple[int, int, str]]:
+    every: list[tuple[int, int, str]] = [(one.amount, one.window_ms, one.unit) for one in limits]
+    return every + [(one.amount, one.window_ms, "bulk") for one in bulk]
+
+
 def _claimed(told: list[Any]) -> Claimed:
-    call, lane, org, flow, need, tokens, attempts, *jobs = told
+    call, lane, org, flow, need, tokens, inputs, bulk, attempts, *jobs = told
     return Claimed(
         id=call.decode(),
         lane=lane.decode(),
@@ -327,8 +447,13 @@ def _claimed(told: list[Any]) -> Claimed:
         flow=flow.decode(),
         need=int(need),
         tokens=int(tokens),
+        inputs=int(inputs),
+        bulk=int(bulk),
         attempts=int(attempts),
-        jobs=tuple(ClaimedJob(job.decode(), int(failures), body) for job, failures, body in jobs),
+        jobs=tuple(
+            ClaimedJob(job.decode(), int(failures), body, int(reserved))
+            for job, failures, body, reserved in jobs
+        ),
     )
 
 

@@ -83,7 +83,7 @@ def read_view(told: bytes, *, now_ms: int) -> View:
     limits = orjson.loads(lane["limits"])
     windows = tuple(
         WindowView(amount, window_ms, int(seen["used"]), _maybe(seen.get("frees_at")), unit)
-        for (amount, window_ms, unit), seen in zip(limits, lane["windows"], strict=True)
+        for (amount, window_ms, unit, _), seen in zip(limits, lane["windows"], strict=True)
     )
     return View(
         now_ms=now_ms,

@@ -4,9 +4,11 @@
 -- Jobs enter their flow. A job that is known already stays as it is, so that a caller who had no
 -- answer may ask again.
 --
--- uses base flow
+-- uses base turn flow
 -- ARGV  4 flow
---       5 ...   per job, at most 200: id, need (characters), tokens at most, note (told back with its answer), payload
+--       5 ...   per job, at most 200: id, characters that it may use at most, tokens at most, characters of
+--               those that are known beforehand, pack key ('': it shares no call), note (told back with
+--               its answer), payload
 --
 -- Replies  {'accepted', new, held}   jobs that were new; jobs of the flow that are held now
 --          {'unknown'}               no such flow
@@ -16,13 +18,13 @@ local f = P .. 'f:' .. flow
 if redis.call('EXISTS', f) == 0 then return reply('unknown') end
 
 local new = 0
-for i = 2, #arg, 5 do
-  local job, need, tokens, note, payload = unpack(arg, i, i + 4)
+for i = 2, #arg, 7 do
+  local job, need, tokens, base, pack, note, payload = unpack(arg, i, i + 6)
   if redis.call('EXISTS', P .. 'j:' .. job) == 0 then
-    redis.call('HSET', P .. 'j:' .. job, 'state', 'queued', 'flow', flow,
-      'need', need, 'tokens', tokens, 'note', note)
+    local entry = need .. '|' .. job .. '|' .. tokens .. '|' .. base .. '|' .. pack
+    redis.call('HSET', P .. 'j:' .. job, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note)
     redis.call('SET', P .. 'y:' .. job, payload)
-    redis.call('RPUSH', f .. ':q', need .. '|' .. job .. '|' .. tokens)
+    redis.call('RPUSH', f .. ':q', entry)
     new = new + 1
   end
 end

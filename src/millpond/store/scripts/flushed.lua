@@ -4,7 +4,7 @@
 -- The rows of a flow's stream up to an id are safe elsewhere: they and their jobs leave. Said
 -- again it changes nothing.
 --
--- uses base
+-- uses base turn
 -- ARGV  4 flow
 --       5 last   id of the last row that is safe, or '' for none
 --       6 done   1: nothing more will come; the flow itself leaves, if nothing of it is open
@@ -22,10 +22,13 @@ for _, row in ipairs(rows) do
 end
 if #rows == 1000 then return reply('more') end
 
-local held, open, lane = unpack(redis.call('HMGET', f, 'held', 'open', 'lane'))
+local held, open, lane, class, user = unpack(redis.call('HMGET', f, 'held', 'open', 'lane', 'class', 'user'))
 held, open = tonumber(held) or 0, tonumber(open) or 0
 if done == '1' and open == 0 and redis.call('XLEN', out) == 0 then
-  if lane then redis.call('ZREM', P .. 'l:' .. lane .. ':f', flow) end
+  if lane then
+    step_out(lane, class, user, flow)
+    redis.call('ZREM', flows_level(lane, class, user) .. ':idle', flow)
+  end
   redis.call('SREM', P .. 'flows', flow)
   redis.call('ZREM', P .. 'soon', flow)
   redis.call('DEL', f, f .. ':q', f .. ':later', f .. ':parked', out)

@@ -4,7 +4,7 @@
 -- Ends calls that were surely never sent: they cost nothing and their jobs are first in line
 -- again. If the provider could not be reached the lane is shut for a while that doubles.
 --
--- uses base flow window hold
+-- uses base turn flow window hold
 -- ARGV  4 worker
 --       5 unreachable   1 if no connection could be made, else 0
 --       6 ...           ids of calls, at most 200

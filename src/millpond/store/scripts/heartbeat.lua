@@ -5,14 +5,14 @@
 -- that it does not name never reached it (a lost reply) and are given back. After a restart of
 -- the server it names every call that it holds, and what the server has forgotten is held again.
 --
--- uses base flow window hold
+-- uses base turn flow window hold
 -- ARGV  4 worker
 --       5 pool
 --       6 free       slots
 --       7 seq        the last claim whose answer the worker has seen
 --       8 lease_ms
 --       9 life       for which it has told everything; it first repeats its late settles
---      10 ...        per call held: id, lane, flow, need, tokens
+--      10 ...        per call held: id, lane, flow, need, tokens, inputs, bulk
 --
 -- Replies  {'beating'}
 
@@ -22,18 +22,19 @@ local old_free, old_life = unpack(redis.call('HMGET', w, 'free', 'life'))
 redis.call('HINCRBY', M, 'free:' .. pool, free - (tonumber(old_free) or 0))
 redis.call('HSET', w, 'pool', pool, 'free', free, 'life', told_life)
 redis.call('ZADD', P .. 'workers', lease_now + lease_ms, worker)
+if free - (tonumber(old_free) or 0) > 0 then slot_frees(pool) end
 
 -- A call that a server forgot which lost its last moments is on its way all the same: held again.
-local function hold_again(id, lane, flow, need, tokens)
+local function hold_again(id, lane, flow, need, tokens, inputs, bulk)
   local org, counted = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'counted'))
   if not org or redis.call('ZSCORE', P .. 'l:' .. lane .. ':s', id) then return end   -- stamped: it has ended
   redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need, 'tokens', tokens,
-    'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
+    'inputs', inputs, 'bulk', bulk, 'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
   redis.call('SADD', P .. 'wc:' .. worker, id)
   redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
   local call = read_call(id)
-  in_flight(call, 1)
-  count(call, 'reserved', call.need)
+  in_flight(lane, call.units, 1)
+  count(call, 'reserved', 1)
 end
 
 -- The same where only its claim was forgotten.
@@ -41,16 +42,16 @@ local function run_again(call)
   redis.call('LREM', P .. 'ready:' .. call.pool, 0, call.id)
   redis.call('HSET', P .. 'c:' .. call.id, 'state', 'running', 'worker', worker, 'seq', seq)
   redis.call('SADD', P .. 'wc:' .. worker, call.id)
-  for job in each(call.jobs) do redis.call('HSET', P .. 'j:' .. job, 'state', 'running') end
+  for _, job in ipairs(call.jobs) do redis.call('HSET', P .. 'j:' .. job.id, 'state', 'running') end
 end
 
 local held = {}
-for i = 7, #arg, 5 do
-  local id, lane, flow, need, tokens = unpack(arg, i, i + 4)
+for i = 7, #arg, 7 do
+  local id = arg[i]
   held[id] = true
   if old_life ~= told_life then
     local call = read_call(id)
-    if not call then hold_again(id, lane, flow, need, tokens) elseif call.state == 'ready' then run_again(call) end
+    if not call then hold_again(unpack(arg, i, i + 6)) elseif call.state == 'ready' then run_again(call) end
   end
 end
 

@@ -18,6 +18,7 @@ local flow = fields(f)
 if not flow.lane then return reply('unknown') end
 local l = P .. 'l:' .. flow.lane
 local lane = fields(l)
+if not lane.org then return reply('unknown') end
 flow.common = nil
 lane.flight = redis.call('ZCARD', l .. ':flight')
 local windows, known = {}, known_of(flow.lane)
@@ -26,10 +27,12 @@ for i, limit in ipairs(cjson.decode(lane.limits)) do
   windows[i] = {used = used, frees_at = frees(math.max(1, used - limit[1] + 1))}
 end
 lane.share = share_of(flow.lane, (shortest_of(cjson.decode(lane.limits))))
-lane.windows = #windows > 0 and windows or nil
+lane.windows = windows
 flow.queued = redis.call('LLEN', f .. ':q')
 flow.parked = redis.call('ZCARD', f .. ':parked')
 flow.parked_least = redis.call('ZRANGE', f .. ':parked', 0, 0, 'WITHSCORES')[2]
 flow.later = redis.call('ZCARD', f .. ':later')
 flow.later_at = redis.call('ZRANGE', f .. ':later', 0, 0, 'WITHSCORES')[2]
-return reply('seen', cjson.encode({org = fields(P .. 'o:' .. flow.org), flow = flow, lane = lane}))
+local told = cjson.encode({org = fields(P .. 'o:' .. flow.org), flow = flow, lane = lane})
+if #windows == 0 then told = string.gsub(told, '"windows":{}', '"windows":[]', 1) end
+return reply('seen', told)

@@ -3,7 +3,7 @@
 --
 -- What it has in flight ends as usual.
 --
--- uses base
+-- uses base turn
 -- ARGV  4 flow
 --       5 others   1: all flows but this one instead
 --
@@ -11,10 +11,10 @@
 
 local n = 0
 for _, flow in ipairs(arg[2] == '1' and redis.call('SMEMBERS', P .. 'flows') or {arg[1]}) do
-  local lane = redis.call('HGET', P .. 'f:' .. flow, 'lane')
+  local lane, class, user = unpack(redis.call('HMGET', P .. 'f:' .. flow, 'lane', 'class', 'user'))
   if lane and (flow ~= arg[1] or arg[2] ~= '1') then
     redis.call('HSET', P .. 'f:' .. flow, 'paused', 1)
-    redis.call('ZREM', P .. 'l:' .. lane .. ':f', flow)
+    step_out(lane, class, user, flow)
     n = n + 1
   end
 end

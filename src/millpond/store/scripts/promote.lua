@@ -2,12 +2,15 @@
 -- promote: queued -> queued, first in line
 --
 -- Brings back what waited for a time (to be tried again) or for quota, when the time has come or
--- the quota has room. Smaller jobs come first, only as many as fit.
+-- the quota has room. Smaller jobs come first, only as many as fit. Lanes that nobody has used for as
+-- long as their windows are forget what they counted, and cost nothing.
 --
--- uses base flow
+-- uses base turn flow window
 -- ARGV  4 most   jobs, at most 200
 --
 -- Replies  {'promoted', n, wait_ms}   wait_ms: until the next look, -1 if none is set
+
+local IDLE_AGAIN_MS = 60000
 
 local most = tonumber(arg[1])
 local n = 0
@@ -45,5 +48,44 @@ for _, flow in ipairs(redis.call('ZRANGE', P .. 'soon', '-inf', now, 'BYSCORE', 
   redis.call('ZREM', P .. 'soon', flow)
   promote(flow)
 end
+
+-- Whether something of a lane still counts: then when to look again, else nil.
+local function counts_until(lane, limits)
+  local l = P .. 'l:' .. lane
+  if redis.call('EXISTS', l .. ':flight', classes_level(lane)) > 0 then return now + IDLE_AGAIN_MS end
+  local newest = redis.call('ZRANGE', l .. ':s', -1, -1, 'WITHSCORES')[2]
+  local passes = newest and newest + kept_ms(limits) or 0
+  for _, limit in ipairs(limits) do
+    if limit[4] then
+      local _, total = ring_now(ring(lane, limit))
+      if total > 0 then passes = math.max(passes, now + math.max(IDLE_AGAIN_MS, limit[2] / 8)) end
+    end
+  end
+  return passes > now and passes or nil
+end
+
+local function forget_windows(lane)
+  local limits = limits_of(lane)
+  local at = counts_until(lane, limits)
+  if at then
+    redis.call('ZADD', P .. 'idle', at, lane)
+    return
+  end
+  local l = P .. 'l:' .. lane
+  redis.call('DEL', l .. ':s')
+  for _, limit in ipairs(limits) do
+    local r = ring(lane, limit)
+    redis.call('DEL', r.key)
+    redis.call('HDEL', l, r.base, r.total)
+  end
+  redis.call('HDEL', l, 'bucket', 'bucket_at', 'chat_at')
+  if not forget_turns(lane) then redis.call('ZADD', P .. 'idle', now, lane) end
+end
+
+for _, lane in ipairs(redis.call('ZRANGE', P .. 'idle', '-inf', now, 'BYSCORE', 'LIMIT', 0, 5)) do
+  redis.call('ZREM', P .. 'idle', lane)
+  if redis.call('EXISTS', P .. 'l:' .. lane) == 1 then forget_windows(lane) end
+end
+
 local next_soon = redis.call('ZRANGE', P .. 'soon', 0, 0, 'WITHSCORES')[2]
 return reply('promoted', n, next_soon and math.max(0, next_soon - now) or -1)

@@ -5,7 +5,7 @@
 -- if the provider had it just now, its reservation stays charged until its outcome is told, and
 -- its job is first in line again, unless it has seen too many workers die.
 --
--- uses base flow window hold
+-- uses base turn flow window hold
 -- ARGV  4 most        calls, at most 20
 --       5 grace_ms    how long after now the provider may still count a lost call
 --       6 died_body   what the row of a job says that saw too many workers die
@@ -17,20 +17,21 @@ local n = 0
 
 local function lose(call)
   stamp(call, now + grace_ms, call.units)
-  count(call, 'reserved', -call.need)
-  count(call, 'estimated', call.need)
-  tally(call, 'calls', 1)
-  book(call, 'unknown', call.need)
-  local crashes_most = tonumber(redis.call('HGET', P .. 'f:' .. call.flow, 'crashes'))
-  for job in each(call.jobs) do
-    local j = P .. 'j:' .. job
+  count(call, 'reserved', -1)
+  count(call, 'estimated', 1)
+  tally(call.flow, 'calls', 1)
+  book(call, 'unknown', need_of, call.need)
+  for i = #call.jobs, 1, -1 do
+    local job = call.jobs[i]
+    local j = P .. 'j:' .. job.id
     if redis.call('HGET', j, 'call') == call.id then
+      local crashes_most = tonumber(redis.call('HGET', P .. 'f:' .. job.flow, 'crashes'))
       redis.call('HINCRBY', j, 'attempts', 1)
       if redis.call('HINCRBY', j, 'crashed', 1) >= crashes_most then
-        finish(call.flow, job, 'failed', died_body)
+        finish(job.flow, job.id, 'failed', died_body)
       else
         redis.call('HSET', j, 'state', 'queued')   -- it keeps its call: a late answer is taken
-        to_head(call.flow, job)
+        to_head(job.flow, job.id)
       end
     end
   end

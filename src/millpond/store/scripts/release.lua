@@ -2,20 +2,28 @@
 -- release: queued -> released
 --
 -- Lets calls go while every window of their lane has room, the quota has, and a worker has a
--- free slot: the lane with the lowest tag, in it the flow with the lowest tag. What cannot move
--- leaves the turn and costs nothing until it is due again.
+-- free slot: the lane with the lowest tag, in it the class, the user and the flow with the lowest
+-- tags. Jobs that may share a call go with the first of them. What cannot move leaves the turn and
+-- costs nothing until it is due again.
 --
 -- A call in flight counts in every window; once it has ended its stamp does, until the window
 -- has passed. That is the least a client must count to be sure (docs/decisions/0002).
 --
--- uses base flow window
+-- uses base turn flow window
 -- ARGV  4 most   calls, at most 200
 --
 -- Replies  {'released', n, wait_ms}   wait_ms: until the next look at a lane, -1 if none is set
 
+local SERVED_AT_ONCE = 20   -- calls of one lane before another has its turn
+local LOOKED_MOST = 200     -- jobs
+local BURST = 2             -- calls of the bucket that paces bulk
+local TROUBLE_MOST = 10     -- see settle
+local P99_FROM = 20         -- answers that have been seen before the p99 of their sizes is believed
+
 local most = tonumber(arg[1])
 local released, looked = 0, 0
 local free = {}   -- pool -> free slots that no ready call will fill
+local last_call   -- id that was given last
 
 local function slots(pool)
   if not free[pool] then
@@ -29,24 +37,17 @@ local function block(lane, at)
   if at then redis.call('ZADD', P .. 'due', at, lane) end
 end
 
--- After a restart of the server: has everyone who may hold a call told so?
-local function all_reported()
-  for _, w in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', lease_now, '+inf')) do
-    if tonumber(redis.call('HGET', P .. 'w:' .. w, 'life')) ~= life then return false end
-  end
-  return true
-end
+-- ---------------------------------------------------------------- what limits leave
 
--- What the limits leave: calls, and per other limit its unit and how much. If no call fits, when
--- one may (nil: when a call in flight ends).
+-- Calls that fit, and per limit of another unit how much is left of it. If no call fits, when one
+-- may (nil: when a call in flight ends).
 local function room(lane, limits, window, share)
   local fits, at, event, others = most, 0, false, {}
-  local known, longest = known_of(lane), 0
+  local known = known_of(lane)
   for _, limit in ipairs(limits) do
-    local amount, length, unit = unpack(limit)
+    local amount, length, unit = limit[1], limit[2], limit[3]
     if unit == 'calls' and length == window and share < 1 then amount = math.max(1, math.floor(amount * share)) end
     local used, frees = taken(lane, limit, known)
-    longest = math.max(longest, length)
     if unit ~= 'calls' then
       others[#others + 1] = {unit = unit, amount = amount, left = amount - used, frees = frees}
     elseif used >= amount then
@@ -58,18 +59,18 @@ local function room(lane, limits, window, share)
     end
   end
   local l = P .. 'l:' .. lane
-  for _, old in ipairs(redis.call('ZRANGE', l .. ':s', '-inf', now - longest, 'BYSCORE', 'LIMIT', 0, 128)) do
-    redis.call('ZREM', l .. ':s', old)
-  end
+  local old = redis.call('ZRANGE', l .. ':s', '-inf', now - kept_ms(limits), 'BYSCORE', 'LIMIT', 0, 128)
+  if #old > 0 then redis.call('ZREM', l .. ':s', unpack(old)) end
   return fits, not event and at or nil, others
 end
 
--- Whether a job fits into the limits of other units, and if not, when it may. One that is larger
--- than a limit goes when all of the limit is free.
-local function fits_others(others, units)
+-- Whether so much fits into the limits of other units, and if not, when it may. What is larger than a
+-- limit goes alone, when all of the limit is free.
+local function fits_others(others, units, alone)
   local at, fits = 0, true
   for _, other in ipairs(others) do
-    local lacking = math.min(units[other.unit], other.amount) - other.left
+    local wanted = units[other.unit]
+    local lacking = (alone and math.min(wanted, other.amount) or wanted) - other.left
     if lacking > 0 then
       fits = false
       at = at and math.max(at, other.frees(lacking) or math.huge)
@@ -78,122 +79,376 @@ local function fits_others(others, units)
   return fits, at < math.huge and at or nil
 end
 
--- The next queued job of the flow whose turn it is.
-local function next_job(lane)
-  local l = P .. 'l:' .. lane
-  while looked < 200 do
-    local flow = redis.call('ZRANGE', l .. ':f', 0, 0)[1]
-    if not flow then return nil end
-    local entry = redis.call('LPOP', P .. 'f:' .. flow .. ':q')
-    if entry then
-      looked = looked + 1
-      local need, job, tokens = string.match(entry, '^(%d+)|(.+)|(%d+)$')
-      if redis.call('HGET', P .. 'j:' .. job, 'state') == 'queued' then
-        return flow, job, {inputs = 1, characters = tonumber(need), tokens = tonumber(tokens)}, entry
-      end
+-- ---------------------------------------------------------------- whose turn it is
+
+-- The member of a level whose turn it is. It is served from memory until another one's turn has come.
+local function head_of(level)
+  local two = redis.call('ZRANGE', level, 0, 1, 'WITHSCORES')
+  if not two[1] then return nil end
+  return {level = level, member = two[1], tag = tonumber(two[2]), rival = tonumber(two[4]) or math.huge}
+end
+
+local function served(head, weight)
+  head.v = head.tag
+  head.tag = head.tag + 1 / weight
+end
+
+-- What was served is written. `resting`: it has nothing in line.
+local function put_back(head, resting, below)
+  if resting then
+    rest(head.level, head.member, head.tag)
+  elseif head.v then
+    redis.call('ZADD', head.level, head.tag, head.member)
+  end
+  if head.v then
+    redis.call('ZADD', head.level .. ':idle', head.v, '')
+    forget_passed(head.level, head.v, below)
+  end
+end
+
+-- A flow's line, read ahead.
+local function open_line(head, ahead)
+  local weight, pack = unpack(redis.call('HMGET', P .. 'f:' .. head.member, 'weight', 'pack'))
+  head.weight, head.pack = tonumber(weight), math.floor(tonumber(pack))
+  head.line, head.entries, head.taken, head.ahead = P .. 'f:' .. head.member .. ':q', {}, 0, ahead * head.pack
+  head.reserved = 0
+end
+
+local function close_line(head)
+  if head.taken > 0 then redis.call('LTRIM', head.line, head.taken, -1) end
+  head.entries, head.taken, head.job = {}, 0, nil
+  if head.reserved > 0 then redis.call('HINCRBY', P .. 'f:' .. head.member, 'reserved', head.reserved) end
+  head.reserved = 0
+end
+
+-- The next job of a line that still waits. It stays in line until `take`.
+local function peek(head)
+  while not head.job and looked < LOOKED_MOST do
+    if head.taken == #head.entries then
+      close_line(head)
+      head.entries = redis.call('LRANGE', head.line, 0, math.min(head.ahead, LOOKED_MOST - looked) - 1)
+      if #head.entries == 0 then return nil end
+    end
+    local need, id, tokens, base, pack = string.match(head.entries[head.taken + 1], '^(%d+)|([^|]+)|(%d+)|(%d+)|(.*)$')
+    if redis.call('HGET', P .. 'j:' .. id, 'state') == 'queued' then
+      head.job = {id = id, flow = head.member, need = tonumber(need), tokens = tonumber(tokens), base = tonumber(base), pack = pack}
     else
-      redis.call('ZREM', l .. ':f', flow)
+      head.taken, looked = head.taken + 1, looked + 1
+    end
+  end
+  return head.job
+end
+
+local function take(head)
+  head.job, head.taken, looked = nil, head.taken + 1, looked + 1
+end
+
+-- The user and the flow whose turn it is in a class, and its next job; who has nothing in line rests.
+-- nil: nobody of the class has anything in line, or enough was looked at.
+local function front(s, class)
+  while looked < LOOKED_MOST do
+    local user = s.users[class] or head_of(users_level(s.lane, class))
+    s.users[class] = user
+    if not user then return nil end
+    user.flow = user.flow or head_of(flows_level(s.lane, class, user.member))
+    if not user.flow then
+      put_back(user, true, function(name) return flows_level(s.lane, class, name) end)
+      s.users[class] = nil
+    else
+      if not user.flow.line then open_line(user.flow, s.go) end
+      local job = peek(user.flow)
+      if job then return user, user.flow, job end
+      if looked < LOOKED_MOST then
+        close_line(user.flow)
+        put_back(user.flow, true)
+        user.flow = nil
+      end
     end
   end
 end
 
-local function let_go(lane, org, pool, counted, flow, job, units)
-  local need = units.characters
-  local n = redis.call('HINCRBY', M, 'call', 1)
-  local id = string.format('%x', n)
-  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', job, 'need', need, 'tokens', units.tokens,
-    'state', 'ready', 'pool', pool, 'counted', counted)
-  redis.call('HSET', P .. 'j:' .. job, 'state', 'released', 'call', id)
-  redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
-  in_flight({lane = lane, units = units}, 1)
-  if counted == '1' then redis.call('HINCRBY', P .. 'o:' .. org, 'reserved', need) end
-  redis.call('HINCRBY', P .. 'f:' .. flow, 'reserved', need)
-  redis.call('RPUSH', P .. 'ready:' .. pool, id)
-  if redis.call('LLEN', P .. 'bell:w:' .. pool) < 8 then redis.call('LPUSH', P .. 'bell:w:' .. pool, 1) end
-  local tag = tonumber(redis.call('ZSCORE', P .. 'l:' .. lane .. ':f', flow))
-  redis.call('HSET', P .. 'l:' .. lane, 'v', tag)
-  redis.call('ZADD', P .. 'l:' .. lane .. ':f', tag + 1, flow)
+-- The flow that leads a call pays for it, and so do its user and its class; who rides along pays nothing.
+local function charge(s, class, user, flow)
+  user.weight = user.weight or tonumber(redis.call('HGET', P .. 'o:' .. s.org .. ':weights', user.member)) or 1
+  served(flow, flow.weight)
+  served(user, user.weight)
+  local at = s.classes[class]
+  s.class_v = math.max(s.class_v or 0, at)
+  s.classes[class] = at + 1 / CLASS_WEIGHT[class]
+end
+
+local function put_flow_back(user)
+  if not user.flow then return end
+  if user.flow.line then close_line(user.flow) end
+  put_back(user.flow)
+  user.flow = nil
+end
+
+local function put_user_back(s, class)
+  local user = s.users[class]
+  put_flow_back(user)
+  put_back(user, false, function(name) return flows_level(s.lane, class, name) end)
+  s.users[class] = nil
+end
+
+-- A call has gone: is it somebody else's turn?
+local function move_on(s, class)
+  local user = s.users[class]
+  if not user then return end
+  if user.tag >= user.rival then
+    put_user_back(s, class)
+  elseif user.flow and user.flow.tag >= user.flow.rival then
+    put_flow_back(user)
+  end
+end
+
+local function put_all_back(s)
+  for class in pairs(CLASS_WEIGHT) do
+    if s.users[class] then put_user_back(s, class) end
+  end
+  if not s.class_v then return end
+  local level = classes_level(s.lane)
+  for class, tag in pairs(s.classes) do redis.call('ZADD', level, tag, class) end
+  redis.call('ZADD', level .. ':idle', s.class_v, '')
+end
+
+-- ---------------------------------------------------------------- letting go
+
+-- What is reserved for a job: what it may use at most, by what answers have come to.
+local function reserve_for(s, job)
+  if s.scale == 1 then return job.need end
+  return job.base + math.ceil((job.need - job.base) * s.scale)
+end
+
+-- More jobs for a call, while they may share it: of the flow whose turn it is, then of those after it.
+local function fill(s, class, jobs, units)
+  local key, size = jobs[1].pack, jobs[1].size
+  while key ~= '' and #jobs < size do
+    local _, flow, job = front(s, class)
+    if not job or job.pack ~= key then break end
+    local need = reserve_for(s, job)
+    local more = {inputs = units.inputs + 1, characters = units.characters + need, tokens = units.tokens + job.tokens,
+      bulk = units.bulk}
+    if more.characters > s.left or not fits_others(s.others, more) then break end
+    job.reserve, jobs[#jobs + 1] = need, job
+    flow.reserved = flow.reserved + need
+    units.inputs, units.characters, units.tokens = more.inputs, more.characters, more.tokens
+    take(flow)
+  end
+end
+
+local function let_go(s, class, lead, jobs, units)
+  last_call = (last_call or tonumber(redis.call('HGET', M, 'call')) or 0) + 1
+  local id = string.format('%x', last_call)
+  local written = {}
+  for i, job in ipairs(jobs) do
+    redis.call('HSET', P .. 'j:' .. job.id, 'state', 'released', 'call', id)
+    written[i] = job.id .. '|' .. job.flow .. '|' .. string.format('%d', job.reserve)
+  end
+  redis.call('HSET', P .. 'c:' .. id, 'lane', s.lane, 'org', s.org, 'flow', lead, 'jobs', table.concat(written, ','),
+    'need', units.characters, 'tokens', units.tokens, 'inputs', units.inputs, 'bulk', units.bulk,
+    'state', 'ready', 'pool', s.pool, 'counted', s.counted)
+  s.ids[#s.ids + 1] = id
+  s.flight[#s.flight + 1] = now
+  s.flight[#s.flight + 1] = id
+  for unit, n in pairs(units) do s.units[unit] = (s.units[unit] or 0) + n end
+  s.left = s.left - units.characters
+  for _, other in ipairs(s.others) do other.left = other.left - units[other.unit] end
+end
+
+-- What one lane let go is written in one go.
+local function write_down(s)
+  if #s.ids == 0 then return end
+  redis.call('ZADD', P .. 'l:' .. s.lane .. ':flight', unpack(s.flight))
+  in_flight(s.lane, s.units, 1)
+  if s.counted == '1' then redis.call('HINCRBY', P .. 'o:' .. s.org, 'reserved', s.units.characters) end
+  redis.call('RPUSH', P .. 'ready:' .. s.pool, unpack(s.ids))
+  local bell = P .. 'bell:w:' .. s.pool
+  for _ = redis.call('LLEN', bell) + 1, math.min(8, #s.ids) do redis.call('LPUSH', bell, 1) end
+end
+
+-- How much of a job's bound is reserved: all of it, more where answers went over it, or what 99 of 100
+-- answers have come to.
+local function scale_of(org, bound, p99, answers)
+  if redis.call('HGET', P .. 'o:' .. org, 'reserve') == 'p99' and (tonumber(answers) or 0) >= P99_FROM then return tonumber(p99) end
+  return tonumber(bound) or 1
+end
+
+-- The bucket that paces: of bulk while somebody waits for answers, and of everything after refusals
+-- that the books cannot explain. It is refilled as fast as the limit can be used for ever.
+local function bucket_of(s, window, amount, share, latency, tokens, at)
+  local capacity = s.careful and 1 or BURST
+  local rate = amount * share / (window + (tonumber(latency) or 0))
+  tokens = math.min(capacity, (tonumber(tokens) or capacity) + (now - (tonumber(at) or now)) * rate)
+  local next_ms = tokens < 1 and math.ceil((1 - tokens) / rate) or 0
+  return {tokens = tokens, next_at = now + math.min(next_ms, window)}
+end
+
+-- Which classes may go, and when bulk may if it may not.
+local function may_go(s)
+  if s.careful and s.bucket.tokens < 1 then return {}, s.bucket.next_at end
+  local bulk_at
+  if s.bucket and s.bucket.tokens < 1 then bulk_at = s.bucket.next_at end
+  for _, other in ipairs(s.others) do
+    if other.unit == 'bulk' and other.left < 1 then
+      local at = other.frees(1 - other.left)
+      bulk_at = math.max(bulk_at or 0, at or math.huge)
+    end
+  end
+  return {i = true, b = not bulk_at}, bulk_at
+end
+
+local function class_of(s, may)
+  local best
+  for _, class in ipairs({'i', 'b'}) do
+    local at = s.classes[class]
+    if at and may[class] and (not best or at < s.classes[best]) then best = class end
+  end
+  return best
+end
+
+-- Nothing of a lane waits. Once its windows are empty it is to cost nothing (see promote).
+local function fall_idle(lane, limits)
+  block(lane)
+  local longest = 0
+  for _, limit in ipairs(limits) do longest = math.max(longest, limit[2]) end
+  redis.call('ZADD', P .. 'idle', now + longest, lane)
 end
 
 -- Lets up to `turn` calls of one lane go.
 local function serve(lane, turn)
-  local org, pool, counted, limits, paused, shut_until, lane_life, tag = unpack(redis.call('HMGET',
-    P .. 'l:' .. lane, 'org', 'pool', 'counted', 'limits', 'paused', 'shut_until', 'life', 'tag'))
-  if paused then return block(lane) end
+  local l = P .. 'l:' .. lane
+  local org, pool, counted, paused, shut_until, lane_life, tag, trouble, latency, paced, chat_at, tokens, tokens_at, bound, p99, answers =
+    unpack(redis.call('HMGET', l, 'org', 'pool', 'counted', 'paused', 'shut_until', 'life', 'tag', 'trouble', 'latency',
+      'paced', 'chat_at', 'bucket', 'bucket_at', 'bound', 'p99', 'answers'))
+  if not org or paused or redis.call('HGET', P .. 'o:' .. org, 'status') == 'suspended' then return block(lane) end
   if tonumber(shut_until or 0) > now then return block(lane, tonumber(shut_until)) end
+  if slots(pool) <= 0 then
+    redis.call('ZADD', P .. 'full:' .. pool, tag, lane)
+    return block(lane)
+  end
   if tonumber(lane_life) ~= life then
     if not all_reported() then return block(lane, now + 100) end
-    redis.call('HSET', P .. 'l:' .. lane, 'life', life)
+    redis.call('HSET', l, 'life', life)
   end
-  limits = cjson.decode(limits)
+  local probing = (tonumber(trouble) or 0) >= TROUBLE_MOST
+  if probing and redis.call('EXISTS', l .. ':flight') == 1 then return block(lane) end
+
+  local limits = limits_of(lane)
   local window, amount = shortest_of(limits)
   local share = share_of(lane, window)
   local fits, at, others = room(lane, limits, window, share)
-  local careful = share < 1
+  local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, careful = share < 1,
+    users = {}, classes = {}, ids = {}, flight = {}, units = {},
+    left = counted == '1' and quota_left(org) or math.huge,
+    scale = counted == '1' and scale_of(org, bound, p99, answers) or 1}
   if fits <= 0 then
     -- The share climbs, so a careful lane is looked at again after a window at the latest.
-    return block(lane, careful and math.min(at or math.huge, now + window) or at)
+    return block(lane, s.careful and math.min(at or math.huge, now + window) or at)
   end
-  if careful then
-    -- Evenly spaced: who counts in smaller pieces than we know of refuses bursts first.
-    local paced_at = tonumber(redis.call('HGET', P .. 'l:' .. lane, 'paced_at')) or 0
-    local next_ms = paced_at + math.min(window, math.ceil(window / (amount * share)))
-    if next_ms > now then return block(lane, next_ms) end
-    fits = 1
-  end
+  local level = redis.call('ZRANGE', classes_level(lane), 0, -1, 'WITHSCORES')
+  if not level[1] then return fall_idle(lane, limits) end
+  for i = 1, #level, 2 do s.classes[level[i]] = tonumber(level[i + 1]) end
+  local with_chat = window > 0 and (paced == '1' or s.classes.i or now - (tonumber(chat_at) or -math.huge) < window)
+  if with_chat or s.careful then s.bucket = bucket_of(s, window, amount, share, latency, tokens, tokens_at) end
 
-  local left = counted == '1' and quota_left(org) or math.huge
-  local gone, go = 0, math.min(turn, fits, slots(pool))
-  while gone < go do
-    local flow, job, units, entry = next_job(lane)
-    if not flow then
-      if looked < 200 then block(lane) end   -- nothing waits: a job or an event wakes it
+  s.go = math.min(turn, fits, slots(pool), probing and 1 or most)
+  local chats, stuck_at, stuck = 0, nil, false
+  while #s.ids < s.go and looked < LOOKED_MOST and not stuck do
+    local may, bulk_at = may_go(s)
+    local class = class_of(s, may)
+    if not class then
+      stuck, stuck_at = true, bulk_at
       break
     end
-    local suits, suits_at = fits_others(others, units)
-    if units.characters > left then
-      redis.call('ZADD', P .. 'f:' .. flow .. ':parked', units.characters, job)
-      redis.call('SADD', P .. 'o:' .. org .. ':parked', flow)
-    elseif not suits then
-      redis.call('LPUSH', P .. 'f:' .. flow .. ':q', entry)
-      block(lane, suits_at)
-      break
+    local user, flow, job = front(s, class)
+    if not job then
+      if looked < LOOKED_MOST then   -- nobody of the class has anything in line
+        rest(classes_level(lane), class, s.classes[class])
+        s.classes[class] = nil
+        if not next(s.classes) then break end
+      end
     else
-      left = left - units.characters
-      for _, other in ipairs(others) do other.left = other.left - units[other.unit] end
-      let_go(lane, org, pool, counted, flow, job, units)
-      gone = gone + 1
-      free[pool] = free[pool] - 1
+      local need = reserve_for(s, job)
+      local units = {inputs = 1, characters = need, tokens = job.tokens, bulk = class == 'b' and 1 or 0}
+      local suits, suits_at = fits_others(others, units, true)
+      if need > s.left then
+        redis.call('ZADD', P .. 'f:' .. job.flow .. ':parked', need, job.id)
+        redis.call('SADD', P .. 'o:' .. org .. ':parked', job.flow)
+        take(flow)
+      elseif not suits then
+        stuck, stuck_at = true, suits_at
+      else
+        job.reserve, job.size = need, flow.pack
+        flow.reserved = flow.reserved + need
+        take(flow)
+        local jobs, lead = {job}, flow.member
+        charge(s, class, user, flow)
+        fill(s, class, jobs, units)
+        let_go(s, class, lead, jobs, units)
+        move_on(s, class)
+        if s.bucket then s.bucket.tokens = s.bucket.tokens - 1 end
+        if class == 'i' then chats = chats + 1 end
+      end
     end
   end
+  put_all_back(s)
+  write_down(s)
+  local gone = #s.ids
   released = released + gone
-  if careful and gone > 0 then redis.call('HSET', P .. 'l:' .. lane, 'paced_at', now) end
-  redis.call('HSET', P .. 'l:' .. lane, 'tag', tag + gone)
-  redis.call('ZADD', P .. 'turn', 'XX', tag + gone, lane)
+  free[pool] = free[pool] - gone
+  if s.bucket and gone > 0 then redis.call('HSET', l, 'bucket', s.bucket.tokens, 'bucket_at', now) end
+  if chats > 0 then redis.call('HSET', l, 'chat_at', now) end
+  redis.call('HSET', l, 'tag', tag + gone)
   redis.call('HSET', M, 'v', tag)
+  if stuck then
+    block(lane, stuck_at)
+  elseif not next(s.classes) then
+    fall_idle(lane, limits)
+  else
+    redis.call('ZADD', P .. 'turn', 'XX', tag + gone, lane)
+  end
 end
 
 -- What is due takes turns again, from where virtual time stands.
 local v = tonumber(redis.call('HGET', M, 'v')) or 0
-for _, lane in ipairs(redis.call('ZRANGE', P .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
+local function take_turns(lane)
   local tag = math.max(v, tonumber(redis.call('HGET', P .. 'l:' .. lane, 'tag')) or 0)
   redis.call('HSET', P .. 'l:' .. lane, 'tag', tag)
-  redis.call('ZREM', P .. 'due', lane)
   redis.call('ZADD', P .. 'turn', tag, lane)
 end
 
-local full = 0   -- lanes at the head of the turn whose workers are all busy
-while released < most and looked < 200 do
-  local lane = redis.call('ZRANGE', P .. 'turn', full, full)[1]
-  if not lane or full >= 50 then break end
-  if slots(redis.call('HGET', P .. 'l:' .. lane, 'pool')) <= 0 then
-    full = full + 1
-  else
-    serve(lane, math.min(most - released, 20))
+for _, lane in ipairs(redis.call('ZRANGE', P .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
+  redis.call('ZREM', P .. 'due', lane)
+  if redis.call('EXISTS', P .. 'l:' .. lane) == 1 then take_turns(lane) end
+end
+
+-- Slots that the lanes in turn have left go to those that waited for one.
+local function those_who_waited()
+  local any = false
+  for pool, n in pairs(free) do
+    local waiting = n > 0 and redis.call('ZPOPMIN', P .. 'full:' .. pool, 10) or {}
+    for i = 1, #waiting, 2 do
+      any = true
+      take_turns(waiting[i])
+    end
+  end
+  return any
+end
+
+local rounds = 0
+while released < most and looked < LOOKED_MOST and rounds < 250 do
+  rounds = rounds + 1
+  local lane = redis.call('ZRANGE', P .. 'turn', 0, 0)[1]
+  if lane then
+    serve(lane, math.min(most - released, SERVED_AT_ONCE))
+  elseif not those_who_waited() then
+    break
   end
 end
+if last_call then redis.call('HSET', M, 'call', string.format('%d', last_call)) end
 
 local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')[2]
 local wait = next_due and math.max(0, next_due - now) or -1
-if released >= most or looked >= 200 then wait = 0 end
+if released >= most or looked >= LOOKED_MOST or rounds >= 250 then wait = 0 end
 return reply('released', released, wait)

@@ -1,92 +1,157 @@
 #!lua
--- set: an org, one of its lanes and a flow are as told
+-- set: an org, a lane and a flow are as told
 --
--- Opens them or changes them; the next decision uses what is set here. What is known of used
--- limits and quota stays. A lane that was shut or paused is tried again, and so is a paused flow.
+-- Opens them or changes them; what is not named stays. The next decision uses what is set here. What
+-- is known of used limits and quota stays too. Each change has a version and a row in the org's audit.
 --
--- uses base flow window hold
--- ARGV  4 org
---       5 quota      characters, or 'none'
---       6 lane
---       7 pool       whose workers make the lane's calls
---       8 counted    1 if the lane's characters count against the quota, else 0
---       9 limits     [[amount, window_ms (0: at once), unit], ...]
---      10 flow
---      11 attempts   failures that a job of the flow may have
---      12 crashes    deaths of a worker that a job of the flow may see
---      13 common     what all jobs of the flow share; kept for workers as it is
+-- uses base turn flow window hold limit
+-- ARGV  4 by       who says so
+--       5 changes  JSON, each part may be absent:
+--           org    {id, quota: characters or 'none', status: active | suspended, reserve: strict | p99,
+--                   mode, weights: {user: weight}}
+--           lane   {id, pool: whose workers make its calls, counted: its characters count against the quota,
+--                   limits: [[amount, window_ms (0: at once), unit], ...], credit: the provider's service time
+--                   is believed, paced: bulk always goes evenly, paused: a reason or '', again: true, to try
+--                   a lane that is shut; lost: true, calls were made that the server knows nothing of}
+--           flow   {id, user, class: i | b, weight, attempts: failures that a job may have, crashes: deaths of
+--                   a worker that a job may see, pack: jobs of one call at most, paused}
+--       6 common   what all jobs of the flow share; kept for workers as it is; '': as it was
 --
--- Replies  {'set'}
+-- Replies  {'set', version}
+--          {'unknown', what}   a part that is not there, and is not told whole
 
-local READY_MOST = 10000
--- A limit so large bounds nothing: it is there to count until the real one is known.
-local COUNTS_ONLY = 1e9
+local READY_MOST, AUDIT_MOST, LANES_MOST = 10000, 10000, 200
 
-local org, quota, lane, pool, counted, limits, flow = unpack(arg, 1, 7)
-local o, l, f = P .. 'o:' .. org, P .. 'l:' .. lane, P .. 'f:' .. flow
+local by, told, common = arg[1], cjson.decode(arg[2]), arg[3]
+local org, lane, flow = told.org, told.lane, told.flow
+local o = P .. 'o:' .. org.id
+local changes = {}
 
-local function longest(of)
-  local window = 0
-  for _, limit in ipairs(cjson.decode(of)) do window = math.max(window, limit[2]) end
-  return window
+local function text(value)
+  if type(value) == 'boolean' then return value and '1' or '0' end
+  if type(value) == 'number' then return string.format('%.17g', value) end
+  return value
 end
 
--- Stamps are kept for the longest window. If there is to be a longer one, they are complete only
--- from some moment on: as many calls as were stamped before and are gone count as of that moment.
-local old = redis.call('HGET', l, 'limits')
-if not old then
-  redis.call('HSET', l, 'life', life, 'tag', 0, 'v', 0, 'complete', now, 'before', 0)
-elseif longest(limits) > longest(old) then
-  local complete, ever = unpack(redis.call('HMGET', l, 'complete', 'ever'))
-  redis.call('HSET', l, 'complete', math.max(tonumber(complete), now - longest(old)),
-    'before', (tonumber(ever) or 0) - redis.call('ZCARD', l .. ':s'))
+-- Writes the fields that are told and other than before, and notes them. True: some were.
+local function write(what, id, key, fields)
+  local any = false
+  for field, value in pairs(fields) do
+    local old, new = redis.call('HGET', key, field), text(value)
+    if old ~= new then
+      redis.call('HSET', key, field, new)
+      changes[#changes + 1] = {what, id, field, old or '', new}
+      any = true
+    end
+  end
+  return any
+end
+
+local function open_org()
+  local stopped = redis.call('HGET', o, 'status') == 'suspended'
+  write('org', org.id, o, {quota = org.quota, status = org.status, mode = org.mode, reserve = org.reserve})
+  write('weights', org.id, o .. ':weights', org.weights or {})
+  redis.call('SADD', P .. 'orgs', org.id)
+  if org.quota then
+    local quota, used, estimated = unpack(redis.call('HMGET', o, 'quota', 'used', 'estimated'))
+    local crossed = 0
+    for _, percent in ipairs(CROSSINGS) do
+      if quota ~= 'none' and ((tonumber(used) or 0) + (tonumber(estimated) or 0)) * 100 >= percent * quota then crossed = percent end
+    end
+    redis.call('HSET', o, 'crossed', crossed)
+    look_at_parked(org.id)
+  end
+  if stopped and org.status == 'active' then
+    for _, one in ipairs(redis.call('SRANDMEMBER', o .. ':lanes', LANES_MOST)) do wake(one) end
+  end
+end
+
+local function open_lane()
+  local l = P .. 'l:' .. lane.id
+  local known = redis.call('EXISTS', l) == 1
+  if not known then
+    redis.call('HSET', l, 'org', org.id, 'life', life, 'tag', 0, 'complete', now, 'before', 0, 'limits', '[]')
+    redis.call('SADD', o .. ':lanes', lane.id)
+    redis.call('ZADD', P .. 'idle', now, lane.id)
+  end
+  write('lane', lane.id, l, {pool = lane.pool, counted = lane.counted, credit = lane.credit, paced = lane.paced})
+  if lane.limits then
+    local old = cjson.encode(limits_of(lane.id))
+    change_limits(lane.id, lane.limits)
+    local new = cjson.encode(limits_of(lane.id))
+    if old ~= new then
+      changes[#changes + 1] = {'lane', lane.id, 'limits', old, new}
+      redis.call('HDEL', l, 'share', 'share_at')
+    end
+  end
+  -- A flow that names a lane which is not there has made calls in it.
+  local was_there = flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
+  if not known and (lane.lost or was_there) then count_as_full(lane.id) end
+  if lane.paused == '' or lane.again then redis.call('HDEL', l, 'paused') end
+  if lane.paused and lane.paused ~= '' then write('lane', lane.id, l, {paused = lane.paused}) end
+  if lane.again then
+    redis.call('HDEL', l, 'share', 'share_at', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since',
+      'trouble', 'trouble_since', 'probes')
+  end
+  redis.call('ZREM', P .. 'due', lane.id)
+  wake(lane.id)
 end
 
 -- What the flow has let go and nobody has claimed yet would go with the old lane's key.
 local function leave_lane(old_lane)
-  redis.call('ZREM', P .. 'l:' .. old_lane .. ':f', flow)
-  local ready = P .. 'ready:' .. redis.call('HGET', P .. 'l:' .. old_lane, 'pool')
+  local ready = P .. 'ready:' .. (redis.call('HGET', P .. 'l:' .. old_lane, 'pool') or '')
   for _, id in ipairs(redis.call('LRANGE', ready, 0, READY_MOST)) do
     local call = read_call(id)
-    if call and call.flow == flow and call.lane == old_lane then
+    if call and call.flow == flow.id and call.lane == old_lane then
       redis.call('LREM', ready, 0, id)
       unsend(call)
     end
   end
 end
 
--- Of other units nothing is known before a limit counts them, so a lane that has made calls
--- starts as full as can be.
-local kept = {}
-for _, limit in ipairs(cjson.decode(limits)) do
-  local r = ring(lane, limit)
-  kept[r.key] = true
-  if limit[3] ~= 'calls' and limit[2] > 0 and limit[1] < COUNTS_ONLY and redis.call('HEXISTS', l, r.base) == 0
-    and redis.call('HEXISTS', l, 'ever') == 1 then ring_add(r, now, limit[1]) end
-end
-for _, limit in ipairs(cjson.decode(old or '[]')) do
-  local r = ring(lane, limit)
-  if not kept[r.key] then
-    redis.call('DEL', r.key)
-    redis.call('HDEL', l, r.base, r.total)
+local function open_flow()
+  local f = P .. 'f:' .. flow.id
+  local old_lane, old_org, class, user, pack, pack_most, paused =
+    unpack(redis.call('HMGET', f, 'lane', 'org', 'class', 'user', 'pack', 'pack_most', 'paused'))
+  local new_lane, new_org = lane and lane.id or old_lane, org.id
+  local moves = old_lane and (old_lane ~= new_lane or (flow.class and flow.class ~= class) or (flow.user and flow.user ~= user))
+  if moves then step_out(old_lane, class, user, flow.id) end
+  if old_org and old_org ~= new_org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow.id) == 1 then
+    redis.call('SADD', o .. ':parked', flow.id)
+  end
+  redis.call('HSET', f, 'org', new_org, 'lane', new_lane)
+  if flow.pack then
+    redis.call('HSET', f, 'pack_most', flow.pack, 'pack', pack_most == text(flow.pack) and pack or flow.pack)
+  end
+  write('flow', flow.id, f, {user = flow.user, class = flow.class, weight = flow.weight, attempts = flow.attempts,
+    crashes = flow.crashes})
+  if common ~= '' then redis.call('HSET', f, 'common', common) end
+  redis.call('SADD', P .. 'flows', flow.id)
+  if old_lane and old_lane ~= new_lane then leave_lane(old_lane) end
+  if flow.paused then
+    write('flow', flow.id, f, {paused = true})
+    step_out(new_lane, flow.class or class, flow.user or user, flow.id)
+  else
+    if paused then changes[#changes + 1] = {'flow', flow.id, 'paused', '1', ''} end
+    redis.call('HDEL', f, 'paused')
+    enter(flow.id)
+    look_again(flow.id, now)
   end
 end
 
-redis.call('HSET', o, 'quota', quota)
-redis.call('HSET', l, 'org', org, 'pool', pool, 'counted', counted, 'limits', limits)
-redis.call('HDEL', l, 'share', 'share_at', 'paused', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since')
-local old_lane, old_org = unpack(redis.call('HMGET', f, 'lane', 'org'))
-if old_org and old_org ~= org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow) == 1 then
-  redis.call('SADD', o .. ':parked', flow)
+local function stands_there(key, whole) return whole or redis.call('EXISTS', key) == 1 end
+
+if not stands_there(o, org.quota) then return reply('unknown', 'org') end
+if lane and not stands_there(P .. 'l:' .. lane.id, lane.limits and lane.pool) then return reply('unknown', 'lane') end
+if flow and not stands_there(P .. 'f:' .. flow.id, lane and flow.attempts) then return reply('unknown', 'flow') end
+
+open_org()
+if lane then open_lane() end
+if flow then open_flow() end
+local version = tonumber(redis.call('HGET', o, 'version')) or 0
+if #changes > 0 then
+  version = redis.call('HINCRBY', o, 'version', 1)
+  redis.call('XADD', o .. ':audit', 'MAXLEN', '~', AUDIT_MOST, '*', 'at', now, 'by', by, 'version', version,
+    'changes', cjson.encode(changes))
 end
-redis.call('HSET', f, 'org', org, 'lane', lane, 'attempts', arg[8], 'crashes', arg[9],
-  'common', arg[10])
-redis.call('HDEL', f, 'paused')
-redis.call('SADD', P .. 'flows', flow)
-redis.call('SADD', P .. 'orgs', org)
-redis.call('ZREM', P .. 'due', lane)
-if old_lane and old_lane ~= lane then leave_lane(old_lane) end
-enter(flow)
-look_again(flow, now)
-look_at_parked(org)
-return reply('set')
+return reply('set', version)

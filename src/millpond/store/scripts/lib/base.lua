@@ -8,7 +8,7 @@
 --
 -- Replies  {now, life, word, ...}; {now, life, 'layout', found} where the data is another layout's
 
-local LAYOUT = '1'
+local LAYOUT = '2'
 local P, M = KEYS[1], KEYS[1] .. 'm'
 local arg = {}   -- not by unpack: that fails beyond 8,000
 for i = 4, #ARGV do arg[i - 3] = ARGV[i] end
@@ -62,4 +62,26 @@ end
 local function look_again(flow, at)
   redis.call('ZADD', P .. 'soon', 'LT', at, flow)
   if at <= now then ring() end
+end
+
+-- The parts of a list with commas.
+local function each(list) return string.gmatch(list, '[^,]+') end
+
+-- After a restart of the server: has every worker that may hold a call told so?
+local function all_reported()
+  if tonumber(redis.call('HGET', M, 'heard')) == life then return true end
+  for _, w in ipairs(redis.call('ZRANGE', P .. 'workers', string.format('%d', lease_now), '+inf', 'BYSCORE')) do
+    if tonumber(redis.call('HGET', P .. 'w:' .. w, 'life')) ~= life then return false end
+  end
+  redis.call('HSET', M, 'heard', life)
+  return true
+end
+
+-- A slot of the pool is free: the lanes that waited longest for one take turns again.
+local slot_was_free = {}
+local function slot_frees(pool)
+  if slot_was_free[pool] then return end
+  slot_was_free[pool] = true
+  local waiting = redis.call('ZPOPMIN', P .. 'full:' .. pool, 2)
+  for i = 1, #waiting, 2 do wake(waiting[i]) end
 end

@@ -1,19 +1,27 @@
 -- flow: putting a job in line, and telling what became of it.
+--
+-- A queued job stands in its flow's line as `need|job|tokens|base|pack`: characters and tokens that it
+-- may use at most, the characters that are known beforehand, and what jobs of one call have in common.
 
--- The flow takes turns again, from where its lane's virtual time stands; a paused one does not.
+-- The flow takes turns again; a paused one does not.
 local function enter(flow)
-  local lane, paused = unpack(redis.call('HMGET', P .. 'f:' .. flow, 'lane', 'paused'))
+  local lane, class, user, paused = unpack(redis.call('HMGET', P .. 'f:' .. flow, 'lane', 'class', 'user', 'paused'))
   if not lane or paused then return end
-  local v = tonumber(redis.call('HGET', P .. 'l:' .. lane, 'v')) or 0
-  redis.call('ZADD', P .. 'l:' .. lane .. ':f', 'NX', v, flow)
+  local flows = flows_level(lane, class, user)
+  if not redis.call('ZSCORE', flows, flow) then
+    join(flows, flow)
+    join(users_level(lane, class), user)
+    join(classes_level(lane), class)
+  end
+  if class == 'i' then redis.call('ZREM', P .. 'due', lane) end   -- it may go where bulk has to wait
   wake(lane)
 end
 
 -- A queued job goes to the head of its flow: it has waited before.
 local function to_head(flow, job)
-  local need, tokens = unpack(redis.call('HMGET', P .. 'j:' .. job, 'need', 'tokens'))
-  if not need then return end
-  redis.call('LPUSH', P .. 'f:' .. flow .. ':q', need .. '|' .. job .. '|' .. tokens)
+  local entry = redis.call('HGET', P .. 'j:' .. job, 'entry')
+  if not entry then return end
+  redis.call('LPUSH', P .. 'f:' .. flow .. ':q', entry)
   enter(flow)
 end
 
@@ -28,7 +36,7 @@ end
 local function quota_left(org)
   local quota, used, reserved, estimated =
     unpack(redis.call('HMGET', P .. 'o:' .. org, 'quota', 'used', 'reserved', 'estimated'))
-  if quota == 'none' then return math.huge end
+  if not quota or quota == 'none' then return math.huge end
   return quota - (tonumber(used) or 0) - (tonumber(reserved) or 0) - (tonumber(estimated) or 0)
 end
 
@@ -43,6 +51,3 @@ local function finish(flow, job, state, body)
   redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1)
   redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
 end
-
--- The jobs of a call: job ids hold no comma.
-local function each(jobs) return string.gmatch(jobs, '[^,]+') end

@@ -1,13 +1,35 @@
 -- window: what is taken of a lane's limits, behind one interface.
 --
--- A limit is {amount, window_ms, unit}; window 0 means so many at once. Calls are stamped exactly,
--- one zset for all windows of a lane. Other units are counted in rings: 480 counters a window and
--- their total, so that a day costs no more than a minute. A counter counts until all of it is
--- outside, which loses at most a 478th of the window and never lets too much through.
+-- A limit is {amount, window_ms, unit, in_ring}; window 0 means so many at once. Calls are stamped
+-- exactly, one zset for all windows of a lane, as long as their amount is small. All else is counted in
+-- rings: 480 counters a window and their total, so that a day costs no more than a minute. A counter
+-- counts until all of it is outside, which loses at most a 478th of the window and never lets too much
+-- through. The unit `bulk` is calls that nobody waits for.
 
 local RING, RING_AHEAD_MS = 480, 2000
+local EXACT_MOST = 1000   -- calls of a window that are stamped one by one
+local KEPT_MS = 15000       -- stamps where no window needs them: they tell an ended call from a forgotten one
+-- A limit so large bounds nothing: it is there to count until the real one is known.
+local COUNTS_ONLY = 1e9
 
-local UNITS = {'inputs', 'characters', 'tokens'}
+local known_limits = {}
+
+local function limits_of(lane)
+  if not known_limits[lane] then
+    known_limits[lane] = cjson.decode(redis.call('HGET', P .. 'l:' .. lane, 'limits') or '[]')
+  end
+  return known_limits[lane]
+end
+
+-- Units of a call, other than calls, that some limit of the lane counts.
+local function units_of(limits)
+  local units, seen = {}, {calls = true}
+  for _, limit in ipairs(limits) do
+    if not seen[limit[3]] then units[#units + 1] = limit[3] end
+    seen[limit[3]] = true
+  end
+  return units
+end
 
 local function ring(lane, limit)
   local name = limit[3] .. ':' .. limit[2]
@@ -64,20 +86,21 @@ local function ring_frees(r, units)
 end
 
 -- Calls in flight hold what they may use at most.
-local function in_flight(call, by)
-  local l = P .. 'l:' .. call.lane
-  for _, unit in ipairs(UNITS) do redis.call('HINCRBY', l, 'flight:' .. unit, by * call.units[unit]) end
+local function in_flight(lane, units, by)
+  for _, unit in ipairs(units_of(limits_of(lane))) do
+    if units[unit] ~= 0 then redis.call('HINCRBY', P .. 'l:' .. lane, 'flight:' .. unit, by * units[unit]) end
+  end
 end
 
 -- What is taken of one limit, and when so much of it will have left that `over` less are taken
 -- (nil: when a call in flight ends). `known` are the lane's fields complete and before: so many
--- calls were stamped before that moment and are known by number only (see set).
+-- calls were stamped before that moment and are known by number only (see limit.lua).
 local function taken(lane, limit, known)
   local l, window, unit = P .. 'l:' .. lane, limit[2], limit[3]
   local flight = unit == 'calls' and redis.call('ZCARD', l .. ':flight')
     or tonumber(redis.call('HGET', l, 'flight:' .. unit)) or 0
   if window == 0 then return flight, function() end end
-  if unit ~= 'calls' then
+  if limit[4] then
     local r = ring(lane, limit)
     local _, total = ring_now(r)
     return flight + total, function(over) return ring_frees(r, over) end
@@ -96,10 +119,8 @@ end
 
 local function known_of(lane)
   local complete, before = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'complete', 'before'))
-  return {complete = tonumber(complete), before = tonumber(before)}
+  return {complete = tonumber(complete) or 0, before = tonumber(before) or 0}
 end
-
-local function limits_of(lane) return cjson.decode(redis.call('HGET', P .. 'l:' .. lane, 'limits') or '[]') end
 
 -- The shortest window of calls, with its amount (0 if there is none).
 local function shortest_of(limits)
@@ -108,6 +129,15 @@ local function shortest_of(limits)
     if limit[2] > 0 and limit[2] < window and limit[3] == 'calls' then window, amount = limit[2], limit[1] end
   end
   return amount > 0 and window or 0, amount
+end
+
+-- How long stamps are kept.
+local function kept_ms(limits)
+  local kept = 0
+  for _, limit in ipairs(limits) do
+    if limit[3] == 'calls' and not limit[4] then kept = math.max(kept, limit[2]) end
+  end
+  return kept > 0 and kept or KEPT_MS
 end
 
 -- What share of its limits a lane uses. All of them, until the provider refuses calls that our
@@ -121,20 +151,13 @@ local function share_of(lane, window)
   return math.min(1, share + SHARE_CLIMBS * (now - since) / window)
 end
 
-local function use_less(lane)
-  local window, amount = shortest_of(limits_of(lane))
-  if window == 0 then return end
-  redis.call('HSET', P .. 'l:' .. lane, 'share_at', now,
-    'share', math.max(SHARE_LEAST, share_of(lane, window) * (1 - 1 / amount)))
-end
-
 -- A call that was sent is counted as of `at`, with what it really used.
 local function put_stamp(lane, id, at, units)
   local l = P .. 'l:' .. lane
   if redis.call('ZADD', l .. ':s', 'NX', at, id) == 0 then return false end
   redis.call('HINCRBY', l, 'ever', 1)
   for _, limit in ipairs(limits_of(lane)) do
-    if limit[3] ~= 'calls' and limit[2] > 0 then ring_add(ring(lane, limit), at, units[limit[3]]) end
+    if limit[4] then ring_add(ring(lane, limit), at, limit[3] == 'calls' and 1 or units[limit[3]]) end
   end
   return true
 end

@@ -1,0 +1,123 @@
+-- limit: changing the limits of a lane, and keeping what is known of their use.
+
+-- A lane whose state was lost counts as full for its windows up to so long. (Longer ones would stand
+-- still for a day: they begin with what is counted from then on.)
+local LOST_WAIT_MOST_MS = 3600000
+
+local function same_ring(limits, wanted)
+  for _, limit in ipairs(limits) do
+    if limit[4] and limit[2] == wanted[2] and limit[3] == wanted[3] then return true end
+  end
+  return false
+end
+
+-- Large amounts are counted in rings, and a window that once was stays so.
+local function with_rings(limits, old)
+  for i, limit in ipairs(limits) do
+    limits[i] = {limit[1], limit[2], limit[3],
+      limit[2] > 0 and (limit[3] ~= 'calls' or limit[1] > EXACT_MOST or same_ring(old, limit))}
+  end
+  return limits
+end
+
+-- Calls in flight are counted in a unit that nobody counted before.
+local function count_flight(lane, units)
+  local sums = {}
+  for _, id in ipairs(redis.call('ZRANGE', P .. 'l:' .. lane .. ':flight', 0, -1)) do
+    local call = read_call(id)
+    for unit, n in pairs(call and call.units or {}) do sums[unit] = (sums[unit] or 0) + n end
+  end
+  for _, unit in ipairs(units) do redis.call('HSET', P .. 'l:' .. lane, 'flight:' .. unit, sums[unit] or 0) end
+end
+
+-- A ring begins: with the stamps that are known, and older calls as of the moment up to which they are
+-- known by number only. Of other units nothing is known, so it starts as full as can be.
+local function begin_ring(lane, limit, complete, before)
+  local r, l = ring(lane, limit), P .. 'l:' .. lane
+  if limit[3] ~= 'calls' and limit[3] ~= 'bulk' then
+    if limit[1] < COUNTS_ONLY then ring_add(r, now, limit[1]) end
+    return
+  end
+  ring_add(r, complete, math.min(before, limit[1]))
+  local stamps = redis.call('ZRANGE', l .. ':s', '(' .. math.max(complete, now - limit[2]), '+inf', 'BYSCORE', 'WITHSCORES')
+  for i = 2, #stamps, 2 do ring_add(r, tonumber(stamps[i]), 1) end
+end
+
+-- So many calls at most were made in a window before its stamps begin.
+local function made_before(lane, old, window, ever)
+  local l = P .. 'l:' .. lane
+  local most = ever - redis.call('ZCARD', l .. ':s')
+  for _, limit in ipairs(old) do
+    if limit[4] and limit[3] == 'calls' and limit[2] >= window then
+      local _, total = ring_now(ring(lane, limit))
+      most = math.min(most, total)
+    end
+  end
+  return math.max(0, most)
+end
+
+-- Puts other limits in the place of those that a lane has.
+local function change_limits(lane, limits)
+  local l, old = P .. 'l:' .. lane, limits_of(lane)
+  limits = with_rings(limits, old)
+  local ever, complete, before = unpack(redis.call('HMGET', l, 'ever', 'complete', 'before'))
+  ever, complete, before = tonumber(ever) or 0, tonumber(complete) or now, tonumber(before) or 0
+  if ever > 0 then
+    -- Stamps are kept for the longest window. If there is to be a longer one, they are complete only
+    -- from some moment on: as many calls as were stamped before and are gone count as of that moment.
+    local since = math.max(complete, now - kept_ms(old))
+    local longest = kept_ms(limits)
+    if longest > kept_ms(old) then
+      complete, before = since, made_before(lane, old, longest, ever)
+    end
+    for _, limit in ipairs(limits) do
+      if limit[4] and not same_ring(old, limit) then
+        begin_ring(lane, limit, since, made_before(lane, old, limit[2], ever))
+      end
+    end
+  end
+  for _, limit in ipairs(old) do
+    if limit[4] and not same_ring(limits, limit) then
+      local r = ring(lane, limit)
+      redis.call('DEL', r.key)
+      redis.call('HDEL', l, r.base, r.total)
+    end
+  end
+  redis.call('HSET', l, 'limits', #limits > 0 and cjson.encode(limits) or '[]', 'complete', complete, 'before', before)
+  known_limits[lane] = nil
+  local counted, fresh = {}, {}
+  for _, unit in ipairs(units_of(old)) do counted[unit] = true end
+  for _, unit in ipairs(units_of(limits)) do
+    if not counted[unit] then fresh[#fresh + 1] = unit end
+    counted[unit] = 'still'
+  end
+  count_flight(lane, fresh)
+  for unit, still in pairs(counted) do
+    if still ~= 'still' then redis.call('HDEL', l, 'flight:' .. unit) end
+  end
+end
+
+-- What a lane counted was lost, though calls were made: its windows count as full, and calls that are
+-- on their way are in flight again.
+local function count_as_full(lane)
+  local l, before = P .. 'l:' .. lane, 0
+  for _, limit in ipairs(limits_of(lane)) do
+    if limit[2] > 0 and limit[2] <= LOST_WAIT_MOST_MS then
+      if limit[4] then
+        if limit[1] < COUNTS_ONLY then ring_add(ring(lane, limit), now, limit[1]) end
+      else
+        before = math.max(before, limit[1])
+      end
+    end
+  end
+  redis.call('HSET', l, 'complete', now, 'before', before, 'ever', before)
+  local pool = redis.call('HGET', l, 'pool')
+  local ids = redis.call('LRANGE', P .. 'ready:' .. pool, 0, 9999)
+  for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
+    for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do ids[#ids + 1] = id end
+  end
+  for _, id in ipairs(ids) do
+    if redis.call('HGET', P .. 'c:' .. id, 'lane') == lane then redis.call('ZADD', l .. ':flight', 'NX', now, id) end
+  end
+  count_flight(lane, units_of(limits_of(lane)))
+end
