@@ -230,6 +230,24 @@ def test_with_so_many_at_once_each_waits_for_an_answer() -> None:
     assert left(window(at_once, 0), waiting=5, limits=[at_once], concurrency=1) == 2.5
 
 
+def test_jobs_that_share_a_call_go_together() -> None:
+    tens = replace(HUNDRED, along=90)
+    seen = view(replace(lane(window(MINUTE, 58, NOW_MS + 4_000)), latency_ms=500))
+
+    def left_of_packs(waiting: int, limits: list[Limit], seen: View = seen) -> float:
+        return seconds_left(seen, tens, waiting, limits=limits, concurrency=9)
+
+    assert left_of_packs(20, [MINUTE]) == 0.5
+    assert left_of_packs(21, [MINUTE]) == 4.5
+    # One more is in flight, and its jobs wait for nothing but their answers.
+    flying = view(replace(seen.lane, flight=1))
+    assert left_of_packs(30, [MINUTE], flying) == 0.5
+    assert left_of_packs(31, [MINUTE], flying) == 4.5
+    inputs = parse_limit("5inputs/60s")
+    empty = view(replace(lane(window(inputs, 0)), latency_ms=500))
+    assert left_of_packs(10, [inputs], empty) == 61.0
+
+
 def test_while_no_call_was_measured_one_is_taken_to_last_a_second() -> None:
     seen = view(lane(window(MINUTE, 0)))
 

@@ -1,5 +1,7 @@
 """What a run will come to, told before anything is sent."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from millpond.run.preview import Contents, Preview, describe_preview, plan, prev
 
 #: A hundred calls of 50 characters and 40 tokens each, at their most.
 HUNDRED = Contents(lines=103, bad_lines=3, characters=5_000, tokens=4_000)
+#: The same in ten calls of ten jobs.
+PACKED = replace(HUNDRED, along=90)
 NOTHING = Contents(lines=2, bad_lines=2, characters=0, tokens=0)
 
 
@@ -57,7 +61,7 @@ def test_a_file_is_read_once_for_what_it_may_use_at_most(
     read = read_contents(reader, writer, wanted, lines=contents.lines, answered=Lines())
 
     assert read == contents
-    assert contents.calls == contents.lines - contents.bad_lines
+    assert contents.calls == contents.jobs == contents.lines - contents.bad_lines
 
 
 def test_what_has_its_row_already_counts_for_nothing_but_a_line(tmp_path: Path) -> None:
@@ -73,6 +77,78 @@ def test_what_has_its_row_already_counts_for_nothing_but_a_line(tmp_path: Path) 
 
     assert read == Contents(lines=3, bad_lines=0, characters=55, tokens=10, done=2)
     assert read.calls == 1
+
+
+def read(tmp_path: Path, rows: Sequence[str], endpoint: Endpoint = Endpoint.EMBED) -> Contents:
+    file = tmp_path / "q.jsonl"
+    file.write_text("".join(row + "\n" for row in rows))
+    reader = Reader(file, Format.JSONL, field="text", template=None)
+    writer = Writer(Cohere(), Common(endpoint, "m", max_tokens=9))
+    return read_contents(reader, writer, None, lines=len(rows), answered=Lines())
+
+
+A, B = '{"text": "a"}', '{"text": "b", "params": {"truncate": "NONE"}}'
+BAD = '{"text": ""}'
+
+
+@pytest.mark.parametrize(
+    ("rows", "jobs", "calls"),
+    [
+        ([], 0, 0),
+        ([A], 1, 1),
+        ([A] * 96, 96, 1),
+        ([A] * 97, 97, 2),
+        ([A] * 192 + [BAD] + [A], 193, 3),
+        ([A, BAD, A], 2, 1),
+        ([A] * 50 + [B] * 50, 100, 2),
+        ([A, B] * 3, 6, 6),  # only neighbours share a call
+    ],
+)
+def test_texts_that_share_a_call_are_one_call(
+    tmp_path: Path, rows: list[str], jobs: int, calls: int
+) -> None:
+    contents = read(tmp_path, rows)
+
+    assert (contents.jobs, contents.calls) == (jobs, calls)
+
+
+def test_prompts_share_no_call(tmp_path: Path) -> None:
+    assert read(tmp_path, [A] * 97, Endpoint.GENERATE).calls == 97
+
+
+@pytest.mark.parametrize(
+    ("written", "calls"),
+    [
+        (["5/60s"], 10),
+        (["10inputs/60s", "5@once"], 10),
+        (["9inputs/60s"], 12),
+        (["3inputs@once"], 34),
+        (["1inputs/60s"], 100),
+        (["499characters/60s"], 12),
+        (["100tokens/60s", "200characters/60s"], 50),
+        (["1tokens/60s"], 100),
+    ],
+)
+def test_packs_are_no_larger_than_a_limit(written: list[str], calls: int) -> None:
+    assert PACKED.under(limits(*written)).calls == calls
+    assert HUNDRED.under(limits(*written)) == HUNDRED
+    assert NOTHING.under(limits(*written)) == NOTHING
+
+
+def test_a_run_of_packs_takes_as_long_as_its_calls() -> None:
+    assert seen("5/60s", contents=PACKED).seconds == 61.0
+    assert seen("50inputs/60s", contents=PACKED).seconds == 61.0
+    assert seen("5/60s", contents=PACKED).as_json(wall_s=0)["calls"] == 10
+    # Twenty calls of five jobs, one at a time.
+    assert seen("5inputs@once", contents=PACKED).seconds == 10.0
+    assert seen("5/60s", "50inputs/1h", contents=PACKED).reason == "50inputs/1h"
+    assert seen("10/60s", contents=PACKED).reason is None
+
+
+def test_so_many_jobs_take_so_many_calls() -> None:
+    assert [PACKED.calls_of(jobs) for jobs in (0, 1, 10, 11, 100)] == [0, 1, 1, 2, 10]
+    assert HUNDRED.calls_of(7) == 7
+    assert NOTHING.calls_of(0) == 0
 
 
 def test_a_run_is_over_when_its_last_call_is_answered() -> None:
@@ -121,6 +197,19 @@ def test_a_limit_of_another_unit_lets_as_many_calls_through_as_fit_on_average(
     written: str, amount: int
 ) -> None:
     assert plan(limits(written), HUNDRED, 7) == (7, [Taken(amount, 60_000, [])])
+
+
+@pytest.mark.parametrize(
+    ("written", "amount"),
+    [
+        ("60/60s", 60),
+        ("60inputs/60s", 6),
+        ("1000characters/60s", 2),
+        ("1000tokens/60s", 2),
+    ],
+)
+def test_a_pack_takes_of_a_limit_what_all_of_its_jobs_take(written: str, amount: int) -> None:
+    assert plan(limits(written), PACKED, 7) == (7, [Taken(amount, 60_000, [])])
 
 
 def test_limits_of_calls_in_flight_bound_how_many_run_at_once() -> None:

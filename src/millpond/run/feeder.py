@@ -105,6 +105,8 @@ class Feeder:
             id=f"{self._run_id}.{record.line}",
             need=written.need.characters,
             tokens=written.need.tokens,
+            base=written.need.base,
+            pack=written.pack,
             note=f"{record.offset},{record.length}",
             payload=written.payload,
         )
@@ -115,10 +117,12 @@ class Feeder:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A record as a job: what is stored of it, and the most that it may use."""
+    """A record as a job: what is stored of it, the most that it may use, and with which others it
+    may share a call."""
 
     payload: bytes
     need: Need
+    pack: str
 
 
 class Writer:
@@ -127,6 +131,7 @@ class Writer:
     def __init__(self, adapter: Adapter, common: Common) -> None:
         self._adapter = adapter
         self._common = common
+        self.pack_most = adapter.pack_most(common)
 
     def write(self, record: Record) -> Written | Invalid:
         ask = Ask(record.prompt, record.params, record.body)
@@ -134,7 +139,7 @@ class Writer:
             need = self._adapter.need(self._common, ask)
         except Refused as refused:
             return _refused(record, refused)
-        return Written(ask.write(), need)
+        return Written(ask.write(), need, self._adapter.pack_key(self._common, ask))
 
 
 def skipping(answered: Lines, wanted: Wanted) -> Callable[[int], bool]:

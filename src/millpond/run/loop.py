@@ -302,7 +302,7 @@ class Run:
             left_s = seconds_left(
                 view,
                 self._contents,
-                self._waiting - view.lane.flight,
+                self._waiting,
                 limits=limits,
                 concurrency=self._options.concurrency,
             )

@@ -84,17 +84,21 @@ def quota_stops(view: View) -> bool:
 def seconds_left(
     view: View, contents: Contents, waiting: int, *, limits: Sequence[Limit], concurrency: int
 ) -> float:
-    """How long until the last of `waiting` calls is answered, if all goes on as it does."""
+    """How long until the last of `waiting` jobs is answered, if all goes on as it does. What is in
+    flight in the lane is taken to be some of them."""
     latency_ms = view.lane.latency_ms or LATENCY_GUESS_MS
-    if waiting <= 0:
+    held = _held(limits, view.lane.windows)
+    contents = contents.under(held)
+    calls = contents.calls_of(waiting) - view.lane.flight
+    if calls <= 0:
         return latency_ms / 1_000
-    slots, plans = plan(_held(limits, view.lane.windows), contents, concurrency)
+    slots, plans = plan(held, contents, concurrency)
     windows = [window for window in view.lane.windows if window.window_ms]
     taken = [
         Taken(planned.amount, planned.window_ms, _frees(view.now_ms, window, planned.amount))
         for planned, window in zip(plans, windows, strict=True)
     ]
-    last_ms = last_release_ms(waiting, taken, latency_ms=latency_ms, concurrency=slots)
+    last_ms = last_release_ms(calls, taken, latency_ms=latency_ms, concurrency=slots)
     return (last_ms + latency_ms) / 1_000
 
 

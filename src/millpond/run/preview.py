@@ -1,7 +1,8 @@
 """Before anything is sent: what a run will come to, and whether it can."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 from millpond.clock import rfc3339
@@ -20,24 +21,58 @@ _AMOUNT_MOST = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a file holds: lines, those that cannot run, and the most that the others may use.
-    `done` lines have their row already, and count for nothing else."""
+    `done` lines have their row already, and count for nothing else. `along` are jobs that go along
+    in a call that is made for another."""
 
     lines: int
     bad_lines: int
     characters: int
     tokens: int
     done: int = 0
+    along: int = 0
+
+    @property
+    def jobs(self) -> int:
+        return self.lines - self.bad_lines - self.done
 
     @property
     def calls(self) -> int:
-        return self.lines - self.bad_lines - self.done
+        return self.jobs - self.along
+
+    def calls_of(self, jobs: int) -> int:
+        """How many calls some of the jobs take."""
+        return ceil(jobs * self.calls / self.jobs) if self.jobs else 0
+
+    def under(self, limits: Sequence[Limit]) -> "Contents":
+        """In smaller calls, where a pack as large as it may be would not fit into a limit."""
+        fits = [
+            max(1, limit.amount * self.jobs // self.amount(limit.unit))
+            for limit in limits
+            if limit.unit is not Unit.CALLS
+        ]
+        calls = max(self.calls, ceil(self.jobs / min(fits, default=self.jobs or 1)))
+        return replace(self, along=self.jobs - calls)
+
+    def amount(self, unit: Unit) -> int:
+        """How much of a unit all of it takes, 1 at least."""
+        match unit:
+            case Unit.CALLS:
+                amount = self.calls
+            case Unit.INPUTS:
+                amount = self.jobs
+            case Unit.CHARACTERS:
+                amount = self.characters
+            case Unit.TOKENS:
+                amount = self.tokens
+        return max(1, amount)
 
 
 def read_contents(
     reader: Reader, writer: Writer, wanted: Wanted, *, lines: int, answered: Lines
 ) -> Contents:
     """Read the whole file once, as it will be sent; `lines` are its lines, or the sample's."""
-    bad = characters = tokens = left = 0
+    bad = characters = tokens = left = along = 0
+    packing = _Packing(writer.pack_most)
     for record in reader.read(skipping(answered, wanted)):
         left += 1
         written = record if isinstance(record, Invalid) else writer.write(record)
@@ -46,7 +81,25 @@ def read_contents(
         else:
             characters += written.need.characters
             tokens += written.need.tokens
-    return Contents(lines, bad, characters, tokens, done=lines - left)
+            along += packing.goes_along(written.pack)
+    return Contents(lines, bad, characters, tokens, done=lines - left, along=along)
+
+
+class _Packing:
+    """Jobs that stand in line one after the other share a call, if they may."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._key = ""
+        self._packed = 0
+
+    def goes_along(self, key: str) -> bool:
+        """Whether the next job in line goes in the call of the one before it."""
+        if key and key == self._key and self._packed < self._most:
+            self._packed += 1
+            return True
+        self._key, self._packed = key, 1
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +138,7 @@ def preview(
     fits = quota_left is None or contents.characters <= quota_left
     if limits is None:
         return Preview(contents, fits, None, "the provider's limits are not known yet", True)
+    contents = contents.under(limits)
     slots, taken = plan(limits, contents, concurrency)
     last_ms = last_release_ms(contents.calls, taken, latency_ms=latency_ms, concurrency=slots)
     seconds = (last_ms + latency_ms) / 1_000 if contents.calls else 0.0
@@ -124,14 +178,8 @@ def plan(limits: Sequence[Limit], contents: Contents, concurrency: int) -> tuple
 
 
 def _each(unit: Unit, contents: Contents) -> float:
-    calls = max(1, contents.calls)
-    match unit:
-        case Unit.CALLS | Unit.INPUTS:
-            return 1.0
-        case Unit.CHARACTERS:
-            return max(1.0, contents.characters / calls)
-        case Unit.TOKENS:
-            return max(1.0, contents.tokens / calls)
+    """How much of a unit a call takes on average, 1 at least."""
+    return max(1.0, contents.amount(unit) / max(1, contents.calls))
 
 
 def _slowest(limits: Sequence[Limit], contents: Contents, latency_ms: float) -> str | None:
