@@ -21,7 +21,7 @@ from millpond.worker.pump import Pump
 
 FLOW = "f"
 DEADLINE_S = 20
-GOOD = Answered(({"text": "yes"},), used=7)
+GOOD = Answered(({"text": "yes"},), used=(7,))
 
 Send = Callable[[Claimed], Awaitable[Outcome]]
 
