@@ -26,7 +26,7 @@ from millpond.worker.verdict import settlement
 
 log = structlog.get_logger()
 
-#: Jobs settled in one script, but for those of its first call: it must stay short for everyone else.
+#: Jobs settled in one script, unless its first call has more: it must stay short for all others.
 _SETTLE_MOST = 100
 _CLAIM_MOST = 200
 _IDLE_S = 1.0

@@ -86,7 +86,18 @@ def _load(name: str) -> Script:
 SCRIPTS = {
     name: _load(name)
     for name in (
-        *("accept", "claim", "flushed", "forget", "give_back", "heartbeat", "hello", "leave"),
+        *(
+            "accept",
+            "adjust",
+            "claim",
+            "explain",
+            "flushed",
+            "forget",
+            "give_back",
+            "heartbeat",
+            "hello",
+            "leave",
+        ),
         *("look", "new_life", "pause", "promote", "reap", "release", "set", "settle"),
     )
 }

@@ -1,5 +1,9 @@
 """The one place in Python where keys are built. The scripts get the prefix and do the rest."""
 
+from typing import Literal
+
+_STREAMS = {"ledger": "led", "audit": "audit", "events": "ev"}
+
 
 def prefix(partition: str) -> str:
     """All keys of a partition begin so."""
@@ -27,6 +31,21 @@ def rows(partition: str, flow: str) -> str:
 def org(partition: str, org: str) -> str:
     """An org's quota and what is used of it."""
     return f"{prefix(partition)}o:{org}"
+
+
+def unknown(partition: str, org: str) -> str:
+    """An org's calls of unknown outcome, with the characters kept for each."""
+    return f"{prefix(partition)}o:{org}:unknown"
+
+
+def records(partition: str, org: str, what: Literal["ledger", "audit", "events"]) -> str:
+    """A stream of what happened to an org: its characters, its settings, what is worth telling."""
+    return f"{prefix(partition)}o:{org}:{_STREAMS[what]}"
+
+
+def lanes(partition: str, org: str) -> str:
+    """The set of an org's lanes."""
+    return f"{prefix(partition)}o:{org}:lanes"
 
 
 def orgs(partition: str) -> str:

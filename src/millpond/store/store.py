@@ -3,7 +3,7 @@
 Everything that Redis knows of jobs, calls, limits and quota is read and written here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from millpond.domain.limit import Limit
 from millpond.errors import StoreUnavailable, UnknownFlow, UnknownPart
 from millpond.store import keys
 from millpond.store.gateway import Argument, Gateway
-from millpond.store.view import View, read_view
+from millpond.store.view import Explanation, View, read_explanation, read_view
 
 ACCEPT_MOST = 200
 _ROWS_MOST = 200
@@ -365,6 +365,70 @@ class Store:
                 return read_view(told, now_ms=self.gateway.now_ms)
             case _:
                 raise UnknownFlow(flow)
+
+    async def explain(self, *, lane: str = "", flow: str = "", job: str = "") -> Explanation:
+        """How a lane stands: the one that is named, or that of a flow or a job."""
+        match await self.gateway.run("explain", lane, flow, job):
+            case [b"explained", told]:
+                return read_explanation(told, now_ms=self.gateway.now_ms)
+            case [b"unknown", part]:
+                raise UnknownPart(part.decode(), job or flow or lane)
+            case other:
+                raise AssertionError(f"explain.lua replied {other}")
+
+    async def adjust(
+        self,
+        org: str,
+        how: Literal["add", "call", "total"],
+        characters: int,
+        *,
+        by: str,
+        why: str,
+        call: str = "",
+    ) -> tuple[int, int]:
+        """Put an org's used characters right by hand: used and estimated ones afterwards.
+
+        `add`: usage before us. `call`: what a call of unknown outcome has used. `total`: what the
+        provider says has been used in all; no outcome is unknown after that.
+        """
+        match await self.gateway.run("adjust", org, by, why, how, characters, call):
+            case [b"adjusted", used, estimated]:
+                return int(used or 0), int(estimated or 0)
+            case [b"unknown", part]:
+                raise UnknownPart(part.decode(), call if part == b"call" else org)
+            case other:
+                raise AssertionError(f"adjust.lua replied {other}")
+
+    async def unknown(self, org: str) -> dict[str, int]:
+        """Calls of unknown outcome, each with the characters that are kept for it."""
+        key = keys.unknown(self.gateway.partition, org)
+        found = await self._read(self.gateway.redis.hgetall(key))
+        return {call.decode(): int(kept) for call, kept in found.items()}
+
+    async def records(
+        self, org: str, what: Literal["ledger", "audit", "events"], *, most: int, before: str = "+"
+    ) -> list[Row]:
+        """An org's records, the newest first; those older than the row `before`."""
+        key = keys.records(self.gateway.partition, org, what)
+        last = before if before == "+" else f"({before}"
+        found = await self._read(self.gateway.redis.xrevrange(key, last, "-", count=most))
+        return [
+            Row(id.decode(), {k.decode(): v.decode() for k, v in fields.items()})
+            for id, fields in found
+        ]
+
+    async def lanes(self, org: str) -> list[str]:
+        """The lanes of an org."""
+        found = await self._read(
+            self.gateway.redis.smembers(keys.lanes(self.gateway.partition, org))
+        )
+        return sorted(lane.decode() for lane in found)
+
+    async def _read(self, command: Awaitable[Any] | Any) -> Any:
+        try:
+            return await command
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the server does not answer: {error}") from error
 
     async def rows(self, flow: str, *, block_ms: int) -> list[Row]:
         """The oldest rows that are not flushed; waits up to `block_ms` for one."""

@@ -5,6 +5,9 @@ from typing import Any
 
 import orjson
 
+from millpond.domain.forecast import Line
+from millpond.domain.job import Class
+
 
 @dataclass(frozen=True, slots=True)
 class OrgView:
@@ -55,7 +58,9 @@ class WindowView:
 @dataclass(frozen=True, slots=True)
 class LaneView:
     """`latency_ms`: mean time from release to headers; `told`: what the provider says of limits;
-    `share`: how much of them is used, less than 1 after it refused calls that they allow."""
+    `share`: how much of them is used, less than 1 after it refused calls that they allow;
+    `refusals`: of all time. Since `trouble_since_ms` its breaker is open. `said`: what the
+    provider's own headers say."""
 
     flight: int
     paused: str | None
@@ -66,6 +71,9 @@ class LaneView:
     latency_ms: int | None = None
     told: str | None = None
     share: float = 1.0
+    trouble_since_ms: int | None = None
+    said: str | None = None
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,50 +84,144 @@ class View:
     lane: LaneView
 
 
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job: its state, and where it stands while it is queued: `before` jobs of its flow come
+    first (None: it is not in line, or very many do), or it waits until `later_at_ms`, or is
+    `parked`, since the quota has no room for what it needs."""
+
+    id: str
+    state: str
+    attempts: int
+    failures: int
+    before: int | None
+    later_at_ms: int | None
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a lane stands, with the flows that take turns in it (at most 200). `slots`: calls that
+    its workers could take now; `ready`: calls that wait for one of them."""
+
+    now_ms: int
+    lane_id: str
+    org_id: str
+    suspended: bool
+    org: OrgView
+    lane: LaneView
+    lines: tuple[Line, ...]
+    slots: int
+    ready: int
+    flow_id: str | None
+    flow: FlowView | None
+    flow_paused: bool
+    job: JobView | None
+
+
 def read_view(told: bytes, *, now_ms: int) -> View:
     """Read what look.lua replied."""
     raw = orjson.loads(told)
-    org, flow, lane = raw["org"], raw["flow"], raw["lane"]
-    limits = orjson.loads(lane["limits"])
-    windows = tuple(
-        WindowView(amount, window_ms, int(seen["used"]), _maybe(seen.get("frees_at")), unit)
-        for (amount, window_ms, unit, _), seen in zip(limits, lane["windows"], strict=True)
-    )
+    windows = raw["lane"].pop("windows")
     return View(
         now_ms=now_ms,
-        org=OrgView(
-            quota=None if org["quota"] == "none" else int(org["quota"]),
-            used=_count(org, "used"),
-            reserved=_count(org, "reserved"),
-            estimated=_count(org, "estimated"),
+        org=_org(raw["org"]),
+        flow=_flow(raw["flow"]),
+        lane=_lane(raw["lane"], windows),
+    )
+
+
+def read_explanation(told: bytes, *, now_ms: int) -> Explanation:
+    """Read what explain.lua replied."""
+    raw = orjson.loads(told)
+    flow, job = raw.get("flow"), raw.get("job")
+    return Explanation(
+        now_ms=now_ms,
+        lane_id=raw["lane"]["id"],
+        org_id=raw["org"]["id"],
+        suspended=raw["org"].get("status") == "suspended",
+        org=_org(raw["org"]),
+        lane=_lane(raw["lane"], raw["windows"]),
+        lines=tuple(
+            Line(
+                Class(one["class"]),
+                one["user"],
+                one["flow"],
+                int(one["queued"]),
+                float(one["weight"]),
+                float(one["user_weight"]),
+                int(one["pack"]),
+            )
+            for one in raw["lines"]
         ),
-        flow=FlowView(
-            open=_count(flow, "open"),
-            held=_count(flow, "held"),
-            queued=_count(flow, "queued"),
-            parked=_count(flow, "parked"),
-            parked_least=_maybe(flow.get("parked_least")),
-            later=_count(flow, "later"),
-            later_at_ms=_maybe(flow.get("later_at")),
-            succeeded=_count(flow, "succeeded"),
-            failed=_count(flow, "failed"),
-            calls=_count(flow, "calls"),
-            refusals=_count(flow, "refusals"),
-            used=_count(flow, "used"),
-            reserved=_count(flow, "reserved"),
-            estimated=_count(flow, "estimated"),
+        slots=int(raw["slots"]),
+        ready=int(raw["ready"]),
+        flow_id=flow and flow["id"],
+        flow=flow and _flow(flow),
+        flow_paused=bool(flow and "paused" in flow),
+        job=job and _job(job),
+    )
+
+
+def _org(org: dict[str, Any]) -> OrgView:
+    return OrgView(
+        quota=None if org["quota"] == "none" else int(org["quota"]),
+        used=_count(org, "used"),
+        reserved=_count(org, "reserved"),
+        estimated=_count(org, "estimated"),
+    )
+
+
+def _flow(flow: dict[str, Any]) -> FlowView:
+    return FlowView(
+        open=_count(flow, "open"),
+        held=_count(flow, "held"),
+        queued=_count(flow, "queued"),
+        parked=_count(flow, "parked"),
+        parked_least=_maybe(flow.get("parked_least")),
+        later=_count(flow, "later"),
+        later_at_ms=_maybe(flow.get("later_at")),
+        succeeded=_count(flow, "succeeded"),
+        failed=_count(flow, "failed"),
+        calls=_count(flow, "calls"),
+        refusals=_count(flow, "refusals"),
+        used=_count(flow, "used"),
+        reserved=_count(flow, "reserved"),
+        estimated=_count(flow, "estimated"),
+    )
+
+
+def _lane(lane: dict[str, Any], windows: list[dict[str, Any]]) -> LaneView:
+    limits = orjson.loads(lane["limits"])
+    return LaneView(
+        flight=_count(lane, "flight"),
+        paused=lane.get("paused"),
+        shut_until_ms=_count(lane, "shut_until"),
+        shut_reason=lane.get("shut_reason", ""),
+        unreachable_since_ms=_maybe(lane.get("unreachable_since")),
+        windows=tuple(
+            WindowView(amount, window_ms, int(seen["used"]), _maybe(seen.get("frees_at")), unit)
+            for (amount, window_ms, unit, _), seen in zip(limits, windows, strict=True)
         ),
-        lane=LaneView(
-            flight=_count(lane, "flight"),
-            paused=lane.get("paused"),
-            shut_until_ms=_count(lane, "shut_until"),
-            shut_reason=lane.get("shut_reason", ""),
-            unreachable_since_ms=_maybe(lane.get("unreachable_since")),
-            windows=windows,
-            latency_ms=_maybe(lane.get("latency")),
-            told=lane.get("told"),
-            share=float(lane.get("share", 1)),
-        ),
+        latency_ms=_maybe(lane.get("latency")),
+        told=lane.get("told"),
+        share=float(lane.get("share", 1)),
+        trouble_since_ms=_maybe(lane.get("trouble_since")),
+        said=lane.get("said"),
+        refusals=_count(lane, "refusals"),
+    )
+
+
+def _job(job: dict[str, Any]) -> JobView:
+    before = _maybe(job.get("before"))
+    return JobView(
+        id=job["id"],
+        state=job["state"],
+        attempts=_count(job, "attempts"),
+        failures=_count(job, "failures"),
+        before=None if before == -1 else before,
+        later_at_ms=_maybe(job.get("later_at")),
+        parked="parked" in job,
     )
 
 

@@ -209,6 +209,9 @@ local function end_call(told)
   local l = P .. 'l:' .. call.lane
   if call.state == 'lost' then
     redis.call('ZREM', P .. 'o:' .. call.org .. ':lost', call.id)
+    if known and redis.call('HDEL', P .. 'o:' .. call.org .. ':unknown', call.id) == 0 then
+      call.counted = '0'   -- the org's books were put right by hand meanwhile
+    end
     if known then count(call, 'estimated', -1) end
   else
     local credit, off_until = unpack(redis.call('HMGET', l, 'credit', 'credit_off_until'))

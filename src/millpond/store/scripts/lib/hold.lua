@@ -93,7 +93,10 @@ local function book(call, outcome, of, all)
         'outcome', outcome, 'characters', sums[flow])
     end
   end
-  if call.counted == '1' and outcome ~= 'unsent' then enter_ledger(call.org, outcome, total, 'call', call.id, 'lane', call.lane) end
+  if call.counted == '1' and outcome ~= 'unsent' then
+    if outcome == 'unknown' then redis.call('HSET', P .. 'o:' .. call.org .. ':unknown', call.id, total) end
+    enter_ledger(call.org, outcome, total, 'call', call.id, 'lane', call.lane)
+  end
 end
 
 -- Of a sent call the hold becomes a stamp, at the latest moment the provider can have counted it.
