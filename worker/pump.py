@@ -109,6 +109,8 @@ class Pump:
             outcome,
             headers_ms=sent.headers_ms,
             told=sent.told,
+            said=sent.said,
+            credit_ms=sent.credit_ms,
             ended_ms=self._now_ms(),
             chance=random.random,
         )

@@ -45,6 +45,11 @@ class Format(StrEnum):
     OPENAI = "openai"
 
 
+class Reserve(StrEnum):
+    STRICT = "strict"
+    P99 = "p99"
+
+
 class Mode(StrEnum):
     LIMITED = "limited"
     FULL = "full"
@@ -132,6 +137,33 @@ def run(
     attempts: Annotated[
         int, typer.Option(min=1, max=100, help="Failures after which a line is given up.")
     ] = 5,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", help="Somebody waits: go before bulk, 16 to 1."),
+    ] = False,
+    user: Annotated[str, typer.Option(help="Whose work it is: users take turns.")] = "",
+    weight: Annotated[
+        float, typer.Option(min=0.001, max=1000, help="Share beside other runs of the user.")
+    ] = 1.0,
+    service_time: Annotated[
+        bool,
+        typer.Option(
+            "--service-time",
+            help="Believe the provider's header on how long it worked: closer to the limit.",
+        ),
+    ] = False,
+    reserve: Annotated[
+        Reserve,
+        typer.Option(
+            help="Of the quota: all that an answer may use, or what 99 of 100 answers have come to."
+        ),
+    ] = Reserve.STRICT,
+    for_interactive: Annotated[
+        str | None,
+        typer.Option(
+            help="ENDPOINT=AMOUNT/WINDOW,...: so much of a window bulk leaves to interactive jobs."
+        ),
+    ] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="Only so many lines, chosen by chance.")
     ] = None,
@@ -181,6 +213,14 @@ def run(
         concurrency=concurrency,
         timeout_ms=round(timeout * 1_000),
         attempts=attempts,
+        interactive=interactive,
+        user=values.user(user),
+        weight=weight,
+        service_time=service_time,
+        reserve="p99" if reserve is Reserve.P99 else "strict",
+        for_interactive=values.for_interactive(
+            for_interactive, named or (profile.limits[mode.value] if profile.limits else {})
+        ),
         sample=sample,
         strict=strict,
         dry_run=dry_run,
@@ -245,6 +285,12 @@ def demo(
             concurrency=20,
             timeout_ms=60_000,
             attempts=5,
+            interactive=False,
+            user="",
+            weight=1.0,
+            service_time=False,
+            reserve="strict",
+            for_interactive={},
             sample=None,
             strict=False,
             dry_run=False,

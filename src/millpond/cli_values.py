@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from millpond.domain.job import Endpoint
+from millpond.domain.limit import Limits, Unit, parse_limits
 from millpond.domain.request import Example
 from millpond.errors import Refused
 from millpond.providers.profile import PROFILES, ProviderName
@@ -42,6 +43,41 @@ def address(text: str | None, default: str | None) -> str | None:
             param_hint="--base-url",
         )
     return text.rstrip("/")
+
+
+def user(text: str) -> str:
+    """A name that may stand in a key."""
+    if text and not re.fullmatch(r"[\w.@-]{1,64}", text):
+        raise typer.BadParameter(
+            f"{text!r} is no name: write up to 64 letters, digits and . _ @ -", param_hint="--user"
+        )
+    return text
+
+
+def for_interactive(text: str | None, limits: Limits) -> Limits:
+    """What bulk leaves free: less than there is, in windows that are limited."""
+    kept = {} if text is None else checked("--for-interactive", parse_limits, text)
+    for endpoint, of in kept.items():
+        for one in of:
+            limit = next(
+                (
+                    limit
+                    for limit in limits.get(endpoint, ())
+                    if (limit.window_ms, limit.unit) == (one.window_ms, one.unit)
+                ),
+                None,
+            )
+            if limit is None or one.unit is not Unit.CALLS or not one.window_ms:
+                raise typer.BadParameter(
+                    f"{one.written}: {endpoint} has no limit of calls with this window",
+                    param_hint="--for-interactive",
+                )
+            if one.amount >= limit.amount:
+                raise typer.BadParameter(
+                    f"{one.written} of {limit.written} leaves nothing for bulk",
+                    param_hint="--for-interactive",
+                )
+    return kept
 
 
 def params(pairs: list[str]) -> dict[str, Any]:

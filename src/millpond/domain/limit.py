@@ -21,12 +21,18 @@ _WINDOW_MOST_MS = 31 * 86_400_000
 
 
 class Unit(StrEnum):
-    """What a limit counts. Of characters and tokens an answer's are counted too."""
+    """What a limit counts. Of characters and tokens an answer's are counted too. BULK is calls that
+    nobody waits for: what is left of a limit for them where some is kept for others."""
 
     CALLS = "calls"
     INPUTS = "inputs"
     CHARACTERS = "characters"
     TOKENS = "tokens"
+    BULK = "bulk"
+
+
+#: Units that a provider counts, and that a limit may be written in.
+WRITTEN_UNITS = (Unit.CALLS, Unit.INPUTS, Unit.CHARACTERS, Unit.TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ def parse_limit(text: str) -> Limit:
             "50000/1d, 20000tokens/60s or 20@once"
         )
     amount, unit, once, length, measure = found.groups()
-    if unit and unit.rstrip("s") not in {one.value.rstrip("s") for one in Unit}:
-        raise ValueError(f"{text.strip()!r} counts {unit}: a limit counts {', '.join(Unit)}")
+    if unit and unit.rstrip("s") not in {one.value.rstrip("s") for one in WRITTEN_UNITS}:
+        raise ValueError(f"{text.strip()!r} counts {unit}: a limit counts {', '.join(WRITTEN_UNITS)}")
     window_ms = 0 if once else round(float(length) * _WINDOW_MS[measure])
     if not 1 <= int(amount) <= _AMOUNT_MOST:
         raise ValueError(f"{text.strip()!r}: the amount must be 1 to {_AMOUNT_MOST:,}")

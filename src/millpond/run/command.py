@@ -52,6 +52,7 @@ async def execute(options: Options, settings: Settings) -> int:
             source.run_id,
             common=options.common(),
             wire=options.wire(source.format),
+            pack=source.writer.pack_most,
         )
         answered = await asyncio.to_thread(answered_lines, path)
         contents = await asyncio.to_thread(

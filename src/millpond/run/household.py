@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from millpond.domain.job import COUNTED
+from millpond.domain.job import COUNTED, Class
 from millpond.domain.limit import parse_limits, write_limits
 from millpond.domain.request import Common
 from millpond.embedded.server import EmbeddedServer
@@ -51,6 +51,7 @@ class Household:
         *,
         common: Common,
         wire: WireName,
+        pack: int,
     ) -> None:
         self._options = options
         self._settings = settings
@@ -62,6 +63,7 @@ class Household:
         self._url = settings.redis_url or ""
         self._common = common
         self._wire = wire
+        self._pack = pack
         self.limits = options.lane_limits or told_limits(folder.path, self._org, options.endpoint)
         self._deaths = Deaths()
         self._stopping = asyncio.Event()
@@ -164,16 +166,21 @@ class Household:
         await self.open_flow(store)
         return store
 
-    async def open_flow(self, store: Store) -> None:
-        """The flow, its lane and org are as this start's options say."""
+    async def open_flow(self, store: Store, *, lost: bool = False) -> None:
+        """The flow, its lane and org are as this start's options say. `lost`: the server has lost
+        what it knew of them."""
         options = self._options
+        limits = self.limits or UNTIL_TOLD
         lane = Lane(
             id=f"{self._org}.{options.endpoint}",
             org=self._org,
             pool=self._org,
-            limits=self.limits or UNTIL_TOLD,
+            limits=limits,
             quota=options.quota,
             counted=options.endpoint in COUNTED,
+            bulk=options.bulk_limits(limits),
+            credit=options.service_time,
+            reserve=options.reserve,
         )
         await store.set_flow(
             self.flow,
@@ -181,6 +188,11 @@ class Household:
             attempts=options.attempts,
             crashes=CRASHES_MOST,
             common=self._common.write(),
+            user=options.user,
+            klass=Class.INTERACTIVE if options.interactive else Class.BULK,
+            weight=options.weight,
+            pack=self._pack,
+            lost=lost,
         )
 
     async def quota_left(self) -> int | None:

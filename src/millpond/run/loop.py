@@ -168,10 +168,10 @@ class Run:
             return await self._look(store, shown, moved=moved)
         except UnknownFlow:
             say(
-                "the server lost its data: its books begin anew, the run goes on",
+                "the server lost its data: the run goes on when its windows have surely passed",
                 quiet=self._options.quiet,
             )
-            await self._household.open_flow(store)
+            await self._household.open_flow(store, lost=True)
             self._begin_again()
             return None
 

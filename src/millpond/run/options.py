@@ -1,6 +1,7 @@
 """What a run is asked to do, and what makes it the same run again."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from millpond.domain.limit import Limit, Limits, parse_limit
 from millpond.domain.request import Common, Example
 from millpond.producer.records import Format
 from millpond.providers.profile import PROFILES, Mode, Profile, ProviderName, WireName
+from millpond.store.store import Reserve
 
 #: Until a provider has said what its limits are, one call at a time. Tokens are counted in the
 #: windows that it may name, so that its limit begins with what was used and not all but full.
@@ -23,7 +25,8 @@ _URLS = {Endpoint.GENERATE: "/v1/chat/completions", Endpoint.EMBED: "/v1/embeddi
 class Options:
     """The options of `millpond run`, checked.
 
-    `base_url` None: our own simulator or local model. `limits` are those that were named,
+    `service_time`: the provider's word on its service time is believed. `for_interactive`: what of
+    the limits bulk leaves free. `base_url` None: our own simulator or local model. `limits` are those that were named,
     `quota` None: none, `model` None: what the file's lines name, else the profile's.
     """
 
@@ -45,6 +48,12 @@ class Options:
     concurrency: int
     timeout_ms: int
     attempts: int
+    interactive: bool
+    weight: float
+    user: str
+    service_time: bool
+    reserve: Reserve
+    for_interactive: Limits
     sample: int | None
     strict: bool
     dry_run: bool
@@ -76,6 +85,17 @@ class Options:
         if self.profile.limits is None:
             return None
         return self.profile.limits[self.mode][self.endpoint]
+
+    def bulk_limits(self, limits: Sequence[Limit]) -> tuple[Limit, ...]:
+        """What bulk may use of limits, where something is kept for interactive jobs."""
+        kept = {
+            (one.window_ms, one.unit): one for one in self.for_interactive.get(self.endpoint, ())
+        }
+        return tuple(
+            Limit(limit.amount - kept[at].amount, limit.window_ms, limit.written, limit.unit)
+            for limit in limits
+            if (at := (limit.window_ms, limit.unit)) in kept
+        )
 
     @property
     def all_limits(self) -> Limits:

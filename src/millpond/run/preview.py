@@ -48,7 +48,7 @@ class Contents:
         fits = [
             max(1, limit.amount * self.jobs // self.amount(limit.unit))
             for limit in limits
-            if limit.unit is not Unit.CALLS
+            if limit.unit not in {Unit.CALLS, Unit.BULK}
         ]
         calls = max(self.calls, ceil(self.jobs / min(fits, default=self.jobs or 1)))
         return replace(self, along=self.jobs - calls)
@@ -56,7 +56,7 @@ class Contents:
     def amount(self, unit: Unit) -> int:
         """How much of a unit all of it takes, 1 at least."""
         match unit:
-            case Unit.CALLS:
+            case Unit.CALLS | Unit.BULK:
                 amount = self.calls
             case Unit.INPUTS:
                 amount = self.jobs

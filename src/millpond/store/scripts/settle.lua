@@ -31,6 +31,7 @@ local TROUBLE_SHUT_MS, TROUBLE_SHUT_MOST_MS = 1000, 60000
 local CREDIT_OFF_MS = 3600000
 local ANSWERS_MOST, P99_EVERY = 500, 20
 local BOUND_MARGIN = 1.2
+local TRY_LARGER_EVERY = 64   -- packs that were taken
 
 -- What an answer came to of what was kept free for it: for reservations to come.
 local function learn_answer(call, entry, used)
@@ -146,16 +147,21 @@ local function watch_for_trouble(call, told)
   end
 end
 
--- Packs of a flow become smaller when one is refused for its size, and grow back as they are taken.
+-- Packs of a flow become smaller when one is refused for its size, and grow back as they are taken. The
+-- size that failed is tried again only now and then.
 local function resize_packs(call, told)
   if #call.jobs < 2 or not stands(call.flow) then return end
   local f = P .. 'f:' .. call.flow
-  local pack, pack_most = unpack(redis.call('HMGET', f, 'pack', 'pack_most'))
-  pack, pack_most = tonumber(pack), tonumber(pack_most)
+  local pack, pack_most, too_large = unpack(redis.call('HMGET', f, 'pack', 'pack_most', 'pack_fails'))
+  pack, pack_most, too_large = tonumber(pack), tonumber(pack_most), tonumber(too_large) or math.huge
   if told.split then
-    redis.call('HSET', f, 'pack', math.max(1, math.min(pack, math.floor(#call.jobs / 2))))
+    redis.call('HSET', f, 'pack', math.max(1, math.min(pack, math.floor(#call.jobs / 2))), 'pack_fails', #call.jobs, 'pack_good', 0)
   elseif pack < pack_most then
-    redis.call('HSET', f, 'pack', math.min(pack_most, pack + math.ceil(pack / 8)))
+    if redis.call('HINCRBY', f, 'pack_good', 1) % TRY_LARGER_EVERY == 0 then
+      too_large = math.huge
+      redis.call('HDEL', f, 'pack_fails')
+    end
+    redis.call('HSET', f, 'pack', math.max(pack, math.min(pack_most, pack + math.ceil(pack / 8), too_large - 1)))
   end
 end
 
