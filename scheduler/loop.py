@@ -38,7 +38,7 @@ async def main(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         store = Store(Gateway(redis, settings.partition))
-        await hello_until(stop, store)
+        await hello_until(stop, store, ephemeral=settings.ephemeral)
         async with asyncio.TaskGroup() as tasks:
             listening = tasks.create_task(bell.listen_until(stop), name="bell")
             await schedule_until(stop, store, bell)

@@ -9,12 +9,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from millpond.embedded.server import find_server
 
 DEADLINE_S = 60
 
@@ -94,11 +100,8 @@ class Simulator:
     @contextmanager
     def standing_still(self) -> Iterator[None]:
         """It takes calls, and answers none as long as the block lasts."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
+        with stopped(self._process.pid):
             yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         self._process.kill()
@@ -113,6 +116,40 @@ def simulator(folder: Path, *options: str) -> Iterator[Simulator]:
         yield one
     finally:
         one.end()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing as long as the block lasts, and knows nothing of it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def server(*options: str) -> Iterator[str]:
+    """The address of a server of one's own, with options that ours would not have."""
+    with tempfile.TemporaryDirectory(prefix="millpond-test-") as folder:
+        socket = f"{folder}/s"
+        places = ("--port", "0", "--unixsocket", socket, "--dir", folder)
+        with Path(folder, "server.log").open("wb") as log:
+            process = subprocess.Popen([find_server(), *places, *options], stdout=log, stderr=log)
+        try:
+            with Redis.from_url(f"unix://{socket}") as redis:
+                wait_until(lambda: _answers(redis), what="the server's start")
+            yield f"unix://{socket}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisError:
+        return False
 
 
 @dataclass(frozen=True)

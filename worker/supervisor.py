@@ -55,7 +55,7 @@ async def main(settings: Settings) -> None:
             slots=settings.slots,
             lease_ms=settings.lease_ms,
         )
-        await hello_until(stop, store)
+        await hello_until(stop, store, ephemeral=settings.ephemeral)
         log.info("worker_started", pool=settings.pool, slots=settings.slots)
         side_store = Store(Gateway(background_redis, settings.partition))
         async with asyncio.TaskGroup() as tasks:

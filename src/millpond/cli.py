@@ -55,6 +55,16 @@ class Mode(StrEnum):
     FULL = "full"
 
 
+Ephemeral = Annotated[
+    bool,
+    typer.Option(
+        "--ephemeral",
+        help="Use the server that MILLPOND_REDIS_URL names even if it may forget: without "
+        "persistence, or with eviction.",
+    ),
+]
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"millpond {__version__}")
@@ -181,6 +191,7 @@ def run(
     ledger: Annotated[
         Path | None, typer.Option(help="A row for each call: its outcome and characters.")
     ] = None,
+    ephemeral: Ephemeral = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="The summary as a JSON object on stdout.")
     ] = False,
@@ -234,7 +245,7 @@ def run(
     values.must_differ(options)
     from millpond.run.command import execute
 
-    raise typer.Exit(_do(lambda settings: execute(options, settings)))
+    raise typer.Exit(_do(lambda settings: execute(options, settings), ephemeral=ephemeral))
 
 
 @app.command()
@@ -306,22 +317,22 @@ def demo(
 
 
 @app.command()
-def worker() -> None:
+def worker(ephemeral: Ephemeral = False) -> None:
     """Claim released calls, make them and settle them, until told to stop.
 
     Reads MILLPOND_REDIS_URL, MILLPOND_BASE_URL, MILLPOND_API_KEY and MILLPOND_SLOTS.
     """
     from millpond.worker.supervisor import main as supervise
 
-    _do(supervise, fast=True)
+    _do(supervise, fast=True, ephemeral=ephemeral)
 
 
 @app.command()
-def scheduler() -> None:
+def scheduler(ephemeral: Ephemeral = False) -> None:
     """Let calls go as limits and quota allow, until told to stop. Reads MILLPOND_REDIS_URL."""
     from millpond.scheduler.loop import main as schedule
 
-    _do(schedule, fast=True)
+    _do(schedule, fast=True, ephemeral=ephemeral)
 
 
 def main() -> None:
@@ -332,12 +343,16 @@ def main() -> None:
         sys.exit(130)
 
 
-def _do(work: Callable[[Settings], Awaitable[Result]], *, fast: bool = False) -> Result:
+def _do(
+    work: Callable[[Settings], Awaitable[Result]], *, fast: bool = False, ephemeral: bool = False
+) -> Result:
     """Run the program's loop; what is raised on purpose becomes a message and an exit code."""
     from millpond import logs
 
     try:
         settings = read_settings()
+        if ephemeral:
+            settings = settings.model_copy(update={"ephemeral": True})
         logs.configure(settings.log_level)
         with asyncio.Runner(loop_factory=_fast_loop() if fast else None) as runner:
             return runner.run(_awaited(work(settings)))

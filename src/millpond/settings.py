@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="redis://, rediss:// or unix:// address of the server; none: embedded."
     )
+    ephemeral: bool = Field(
+        False, description="Whether that server may forget: no persistence, or eviction."
+    )
     partition: str = Field("0", pattern=r"^[0-9a-z]{1,16}$", description="Whose keys to use.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="Least severe event that is logged."

@@ -159,7 +159,7 @@ def test_help_names_every_option_of_a_run_with_its_default() -> None:
         *("--provider", "--base-url", "--api-key-file", "--mode", "--limits", "--quota"),
         *("--workers", "--concurrency", "--timeout", "--attempts", "--data-dir", "--out"),
         *("--errors", "--ledger", "--json", "--quiet", "--examples", "--sample", "--strict"),
-        "--dry-run",
+        *("--dry-run", "--ephemeral"),
     ):
         assert option in result.stdout
     for default in ("256", "200", "120", "default: 5;", "FILE.answers.jsonl", ".millpond"):

@@ -28,6 +28,7 @@ from millpond.run.family import Child, Deaths, program, start_logged
 from millpond.run.folder import DataFolder, told_limits
 from millpond.run.options import UNTIL_TOLD, Options
 from millpond.settings import Settings
+from millpond.store.durable import check_durable
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Lane, Store
@@ -220,6 +221,8 @@ class Household:
             async with asyncio.timeout(_SERVER_START_S):
                 while True:
                     try:
+                        if self._settings.redis_url is not None and not self._settings.ephemeral:
+                            await check_durable(store.gateway.redis)
                         return await store.hello()
                     except Unavailable as error:
                         reason = error
@@ -285,6 +288,7 @@ class Household:
     async def _start(self, command: str, **settings: str) -> asyncio.subprocess.Process:
         common = {
             "MILLPOND_REDIS_URL": self._url,
+            "MILLPOND_EPHEMERAL": str(self._settings.ephemeral),
             "MILLPOND_PARTITION": self._settings.partition,
             "MILLPOND_LOG_LEVEL": self._settings.log_level,
         }

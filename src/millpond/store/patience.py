@@ -6,6 +6,7 @@ from contextlib import suppress
 import structlog
 
 from millpond.errors import Unavailable
+from millpond.store.durable import check_durable
 from millpond.store.store import Store
 
 log = structlog.get_logger()
@@ -20,10 +21,15 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
 
 
-async def hello_until(stop: asyncio.Event, store: Store) -> None:
-    """Say hello as soon as the server answers."""
+async def hello_until(stop: asyncio.Event, store: Store, *, ephemeral: bool) -> None:
+    """Say hello as soon as the server answers.
+
+    Raises NotDurable for a server that may forget what it is told, unless `ephemeral`.
+    """
     while not stop.is_set():
         try:
+            if not ephemeral:
+                await check_durable(store.gateway.redis)
             await store.hello()
             return
         except Unavailable as error:
