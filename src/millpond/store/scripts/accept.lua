@@ -31,6 +31,7 @@ end
 if new > 0 then
   redis.call('HINCRBY', f, 'open', new)
   redis.call('HINCRBY', f, 'held', new)
+  redis.call('HSET', f, 'fed_at', now)
   enter(flow)
 end
 return reply('accepted', new, tonumber(redis.call('HGET', f, 'held')) or 0)

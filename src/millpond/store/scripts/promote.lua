@@ -37,6 +37,7 @@ local function promote(flow)
     fitting[#fitting + 1] = parked[i]
   end
   bring(flow, fitting)
+  if redis.call('EXISTS', f .. ':q') == 1 then enter(flow) end   -- it may have waited for more of its pack
   if redis.call('EXISTS', f .. ':parked') == 0 then redis.call('SREM', P .. 'o:' .. org .. ':parked', flow) end
   local next_later = redis.call('ZRANGE', f .. ':later', 0, 0, 'WITHSCORES')[2]
   if n >= most then next_later = now end

@@ -16,12 +16,13 @@
 
 local SERVED_AT_ONCE = 20   -- calls of one lane before another has its turn
 local LOOKED_MOST = 200     -- jobs
+local LINGER_MS = 250       -- how long a pack that is not full waits for more of a flow that is being fed
 local BURST = 2             -- calls of the bucket that paces bulk
 local TROUBLE_MOST = 10     -- see settle
 local P99_FROM = 20         -- answers that have been seen before the p99 of their sizes is believed
 
 local most = tonumber(arg[1])
-local released, looked = 0, 0
+local released, looked, look_at_most = 0, 0, LOOKED_MOST
 local free = {}   -- pool -> free slots that no ready call will fill
 local last_call   -- id that was given last
 
@@ -108,8 +109,8 @@ end
 
 -- A flow's line, read ahead.
 local function open_line(head, ahead)
-  local weight, pack = unpack(redis.call('HMGET', P .. 'f:' .. head.member, 'weight', 'pack'))
-  head.weight, head.pack = tonumber(weight), math.floor(tonumber(pack))
+  local weight, pack, fed_at = unpack(redis.call('HMGET', P .. 'f:' .. head.member, 'weight', 'pack', 'fed_at'))
+  head.weight, head.pack, head.fed_at = tonumber(weight), math.floor(tonumber(pack)), tonumber(fed_at) or 0
   head.line, head.entries, head.taken, head.ahead = P .. 'f:' .. head.member .. ':q', {}, 0, ahead * head.pack
   head.reserved = 0
 end
@@ -123,10 +124,10 @@ end
 
 -- The next job of a line that still waits. It stays in line until `take`.
 local function peek(head)
-  while not head.job and looked < LOOKED_MOST do
+  while not head.job and looked < look_at_most do
     if head.taken == #head.entries then
       close_line(head)
-      head.entries = redis.call('LRANGE', head.line, 0, math.min(head.ahead, LOOKED_MOST - looked) - 1)
+      head.entries = redis.call('LRANGE', head.line, 0, math.min(head.ahead, look_at_most - looked) - 1)
       if #head.entries == 0 then return nil end
     end
     local need, id, tokens, base, pack = string.match(head.entries[head.taken + 1], '^(%d+)|([^|]+)|(%d+)|(%d+)|(.*)$')
@@ -143,10 +144,20 @@ local function take(head)
   head.job, head.taken, looked = nil, head.taken + 1, looked + 1
 end
 
+-- Whether a flow that is being fed should wait a moment, so that its pack becomes full.
+local function lingers(class, head)
+  local until_ms = head.fed_at + LINGER_MS
+  if class == 'i' or head.pack == 1 or until_ms <= now then return false end
+  if head.job.pack == '' or redis.call('LLEN', head.line) - head.taken >= head.pack then return false end
+  redis.call('ZADD', P .. 'soon', 'LT', until_ms, head.member)
+  return true
+end
+
 -- The user and the flow whose turn it is in a class, and its next job; who has nothing in line rests.
--- nil: nobody of the class has anything in line, or enough was looked at.
-local function front(s, class)
-  while looked < LOOKED_MOST do
+-- nil: nobody of the class has anything in line, or enough was looked at. `riding`: it is for a pack
+-- that goes anyway.
+local function front(s, class, riding)
+  while looked < look_at_most do
     local user = s.users[class] or head_of(users_level(s.lane, class))
     s.users[class] = user
     if not user then return nil end
@@ -157,8 +168,8 @@ local function front(s, class)
     else
       if not user.flow.line then open_line(user.flow, s.go) end
       local job = peek(user.flow)
-      if job then return user, user.flow, job end
-      if looked < LOOKED_MOST then
+      if job and (riding or not lingers(class, user.flow)) then return user, user.flow, job end
+      if job or looked < look_at_most then
         close_line(user.flow)
         put_back(user.flow, true)
         user.flow = nil
@@ -223,8 +234,9 @@ end
 -- More jobs for a call, while they may share it: of the flow whose turn it is, then of those after it.
 local function fill(s, class, jobs, units)
   local key, size = jobs[1].pack, jobs[1].size
+  look_at_most = LOOKED_MOST + size   -- a pack that was begun is not cut short
   while key ~= '' and #jobs < size do
-    local _, flow, job = front(s, class)
+    local _, flow, job = front(s, class, true)
     if not job or job.pack ~= key then break end
     local need = reserve_for(s, job)
     local more = {inputs = units.inputs + 1, characters = units.characters + need, tokens = units.tokens + job.tokens,
@@ -235,6 +247,7 @@ local function fill(s, class, jobs, units)
     units.inputs, units.characters, units.tokens = more.inputs, more.characters, more.tokens
     take(flow)
   end
+  look_at_most = LOOKED_MOST
 end
 
 local function let_go(s, class, lead, jobs, units)
