@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from millpond.domain.limit import Limit, parse_limit
 from millpond.embedded.server import EmbeddedServer
 from millpond.store import keys
 from millpond.store.gateway import Gateway, connect
-from millpond.store.store import Lane, Store
+from millpond.store.store import Lane, Reserve, Store
 
 PARTITION = "t"
 START_MS = 1_700_000_000_000
@@ -87,7 +87,14 @@ async def store(redis: Redis, time: TestTime) -> Store:
 
 
 def lane(
-    *limits: str, quota: int | None = None, org: str = "acme", endpoint: str = "generate"
+    *limits: str,
+    quota: int | None = None,
+    org: str = "acme",
+    endpoint: str = "generate",
+    bulk: Sequence[str] = (),
+    credit: bool = False,
+    paced: bool = False,
+    reserve: Reserve = "strict",
 ) -> Lane:
     """A lane of an org, whose characters count as the provider says."""
     read: list[Limit] = [parse_limit(one) for one in limits or ("60/60s",)]
@@ -98,4 +105,8 @@ def lane(
         limits=read,
         quota=quota,
         counted=endpoint == "generate",
+        bulk=[parse_limit(one) for one in bulk],
+        credit=credit,
+        paced=paced,
+        reserve=reserve,
     )

@@ -10,10 +10,19 @@ from redis.asyncio import Redis
 
 from conftest import PARTITION, TestTime, lane
 from millpond.domain.call import Claimed, ClaimedJob, JobEnd, Settlement
-from millpond.domain.job import State
+from millpond.domain.job import Class, State
 from millpond.store import keys
 from millpond.store.gateway import Gateway
-from millpond.store.store import Lane, NewJob, Row, Store, WorkerState
+from millpond.store.store import (
+    ACCEPT_MOST,
+    Changes,
+    Lane,
+    NewJob,
+    Reserve,
+    Row,
+    Store,
+    WorkerState,
+)
 
 Dump = dict[str, Any]
 End = Literal["succeeded", "failed", "retry"]
@@ -21,8 +30,8 @@ End = Literal["succeeded", "failed", "retry"]
 PREFIX = keys.prefix(PARTITION)
 LEASE_MS = 30_000
 
-#: Fields of `m` that every script may move: the clock.
-_CLOCK = {"raw", "now", "lease_now"}
+#: Fields of `m` that every script may move: the clock, and that all workers were heard of.
+_CLOCK = {"raw", "now", "lease_now", "heard"}
 
 _DUMP = """
 local all = {}
@@ -111,14 +120,64 @@ class Pond:
         quota: int | None = None,
         attempts: int = 3,
         crashes: int = 3,
+        user: str = "",
+        klass: Class = Class.BULK,
+        weight: float = 1.0,
+        pack: int = 1,
+        bulk: Sequence[str] = (),
+        credit: bool = False,
+        paced: bool = False,
+        reserve: Reserve = "strict",
+        lost: bool = False,
     ) -> Lane:
-        opened = lane(*limits, quota=quota, org=org, endpoint=endpoint)
-        await self.store.set_flow(flow, opened, attempts=attempts, crashes=crashes)
+        opened = lane(
+            *limits,
+            quota=quota,
+            org=org,
+            endpoint=endpoint,
+            bulk=bulk,
+            credit=credit,
+            paced=paced,
+            reserve=reserve,
+        )
+        await self.store.set_flow(
+            flow,
+            opened,
+            attempts=attempts,
+            crashes=crashes,
+            user=user,
+            klass=klass,
+            weight=weight,
+            pack=pack,
+            lost=lost,
+        )
         return opened
 
-    async def accept(self, *ids: str, flow: str = "f", need: int = 100) -> int:
-        jobs = [NewJob(id, need, f"note of {id}", f"payload of {id}".encode()) for id in ids]
-        return await self.store.accept(flow, jobs)
+    async def change(self, org: str = "acme", *, by: str = "ann", **what: Any) -> int:
+        """Change what is known, as an operator does; the version of the org's record."""
+        return await self.store.change(org, Changes(**what), by=by)
+
+    async def accept(
+        self,
+        *ids: str,
+        flow: str = "f",
+        need: int = 100,
+        tokens: int = 0,
+        base: int = 0,
+        pack: str = "",
+    ) -> int:
+        jobs = [
+            NewJob(id, need, f"note of {id}", f"payload of {id}".encode(), tokens, base, pack)
+            for id in ids
+        ]
+        held = 0
+        for first in range(0, len(jobs), ACCEPT_MOST):
+            held = await self.store.accept(flow, jobs[first : first + ACCEPT_MOST])
+        return held
+
+    async def add(self, flow: str, jobs: int, *, pack: str = "", need: int = 100) -> None:
+        """Accept so many jobs, `flow.0` and so on."""
+        await self.accept(*(f"{flow}.{i}" for i in range(jobs)), flow=flow, pack=pack, need=need)
 
     async def beat(
         self,
@@ -161,6 +220,21 @@ class Pond:
         assert [call.jobs[0].id for call in claimed] == list(ids)
         return claimed
 
+    async def pass_through(self, calls: int, *, at_once: int = 1) -> list[Claimed]:
+        """So many calls go, `at_once` of them in one decision, and end at once; fewer if no more
+        may. There is always a worker."""
+        through: list[Claimed] = []
+        while len(through) < calls:
+            most = min(at_once, calls - len(through))
+            await self.beat("w", free=most)
+            await self.release(most)
+            gone = await self.claim("w", most=most)
+            if not gone:
+                break
+            await self.store.settle([self.settlement(call) for call in gone])
+            through += gone
+        return through
+
     async def settle(self, call: Claimed | str, end: End = "succeeded", **how: Any) -> str:
         """Settle one call of one job, as `settlement` says; the store's word for it."""
         [word] = await self.store.settle([self.settlement(call, end, **how)])
@@ -178,6 +252,10 @@ class Pond:
         refused: bool = False,
         shut_ms: int = 0,
         pause: str = "",
+        trouble: bool = False,
+        split: bool = False,
+        credit_ms: int = 0,
+        tokens: int | None = None,
     ) -> Settlement:
         if isinstance(call, str):
             job = ClaimedJob("j1", 0, b"{}")
@@ -198,8 +276,12 @@ class Pond:
                 )
                 for i, job in enumerate(jobs)
             ),
+            tokens=tokens,
+            credit_ms=credit_ms,
             refused=refused,
             shut_ms=shut_ms,
+            trouble=trouble,
+            split=split,
             pause=pause,
         )
 
@@ -334,6 +416,11 @@ class Pond:
 
 def job_ids(call: Claimed) -> list[str]:
     return [job.id for job in call.jobs]
+
+
+def flows(calls: Sequence[Claimed]) -> list[str]:
+    """Whose turn each call was."""
+    return [call.flow for call in calls]
 
 
 def names(calls: Sequence[Claimed]) -> list[str]:

@@ -28,13 +28,12 @@ async def test_jobs_are_queued_in_the_order_they_came(pond: Pond) -> None:
 
 async def test_what_was_told_of_a_job_is_kept_with_it(pond: Pond, redis: Redis) -> None:
     await pond.open()
-    await pond.accept("j1", need=120)
+    await pond.accept("j1", need=120, tokens=7, base=20, pack="k")
 
     assert await pond.fields("j:j1") == {
         "state": "queued",
         "flow": "f",
-        "need": "120",
-        "tokens": "0",
+        "entry": "120|j1|7|20|k",
         "note": "note of j1",
     }
     assert await redis.get(f"{PREFIX}y:j1") == b"payload of j1"
@@ -122,4 +121,4 @@ async def test_a_paused_flow_takes_jobs_but_no_turn(pond: Pond) -> None:
     assert await pond.accept("j1") == 1
 
     assert await pond.line() == ["j1"]
-    assert await pond.scores("l:acme.generate:f") == {}
+    assert await pond.scores("l:acme.generate:f:b:") == {}

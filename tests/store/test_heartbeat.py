@@ -191,6 +191,8 @@ async def test_a_call_that_the_server_has_forgotten_is_held_again(pond: Pond) ->
         "jobs": "",
         "need": "100",
         "tokens": "0",
+        "inputs": "1",
+        "bulk": "1",
         "state": "running",
         "pool": "acme",
         "counted": "1",

@@ -110,4 +110,4 @@ async def test_jobs_of_a_paused_flow_come_back_but_take_no_turn(pond: Pond) -> N
     assert await pond.store.promote(200) == (1, None)
 
     assert await pond.line() == ["j1"]
-    assert await pond.scores("l:acme.generate:f") == {}
+    assert await pond.scores("l:acme.generate:f:b:") == {}

@@ -48,8 +48,7 @@ async def test_its_job_is_first_in_line_again(pond: Pond) -> None:
     assert await pond.fields("j:j1") == {
         "state": "queued",
         "flow": "f",
-        "need": "100",
-        "tokens": "0",
+        "entry": "100|j1|0|0|",
         "note": "note of j1",
         "call": lost.id,
         "attempts": "1",

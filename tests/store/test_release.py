@@ -32,9 +32,11 @@ async def test_a_released_job_is_a_ready_call_that_holds_its_place(pond: Pond) -
         "lane": "acme.generate",
         "org": "acme",
         "flow": "f",
-        "jobs": "j1",
+        "jobs": "j1|f|100",
         "need": "100",
         "tokens": "0",
+        "inputs": "1",
+        "bulk": "1",
         "state": "ready",
         "pool": "acme",
         "counted": "1",
@@ -73,7 +75,7 @@ async def test_a_job_in_any_other_state_is_not_released_and_nothing_changes(
 
 async def test_an_entry_in_line_whose_job_is_not_queued_is_dropped(pond: Pond) -> None:
     await pond.bring(State.RELEASED)
-    await pond.command("LPUSH", f"{PREFIX}f:f:q", "100|j1|0", "100|nobody|0")
+    await pond.command("LPUSH", f"{PREFIX}f:f:q", "100|j1|0|0|", "100|nobody|0|0|")
     await pond.accept("j2")
 
     assert await pond.release() == (1, None)
@@ -168,16 +170,15 @@ async def test_a_lane_full_of_calls_in_flight_is_looked_at_when_one_ends(pond: P
     assert await pond.release() == (1, None)
 
 
-async def test_stamps_that_are_older_than_every_window_leave_a_few_at_a_time(pond: Pond) -> None:
+async def test_stamps_that_are_older_than_every_window_leave(pond: Pond) -> None:
     await pond.open("3/10s", "5/60s")
     await pond.put_stamps(*(60_000 + i for i in range(200)), 59_999)
     await pond.beat()
 
     await pond.release()
-    assert len(await pond.stamps()) == 73
-
     await pond.accept("j1")
     await pond.release()
+
     assert await pond.stamps() == [-59_999]
 
 
@@ -382,4 +383,6 @@ async def test_a_flow_that_has_run_dry_leaves_the_turn_and_its_lane_costs_nothin
     assert await everything(redis) == before
     assert "turn" not in before
     assert "due" not in before
-    assert "l:acme.generate:f" not in before
+    assert "l:acme.generate:c" not in before
+    assert "l:acme.generate:u:b" not in before
+    assert "l:acme.generate:f:b:" not in before

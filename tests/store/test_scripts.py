@@ -26,8 +26,10 @@ LIBRARIES = {
 
 #: Plausible arguments of each script.
 ARGUMENTS: dict[str, list[Argument]] = {
-    "accept": ["f", "j2", 100, 0, "note", "payload"],
+    "accept": ["f", "j2", 100, 0, 0, "", "note", "payload"],
+    "adjust": ["acme", "ann", "a typing error", "add", 100, ""],
     "claim": ["w", 2, 10],
+    "explain": ["acme.generate", "", ""],
     "flushed": ["f", "9-9", 1],
     "forget": ["acme", 0, 200],
     "give_back": ["w", 1, "1"],
@@ -40,10 +42,11 @@ ARGUMENTS: dict[str, list[Argument]] = {
     "promote": [200],
     "reap": [20, 1_000, "{}"],
     "release": [200],
-    "set": ["acme", 500, "acme.generate", "acme", 1, "[[1,1000]]", "f", 3, 3],
+    "set": ["ann", '{"org":{"id":"acme","quota":500}}', ""],
     "settle": [
-        '{"id":"1","lane":"acme.generate","since_ms":0,"used":70,"refused":false,"shut_ms":0,'
-        '"pause":"","jobs":[]}'
+        '{"id":"1","lane":"acme.generate","flow":"f","need":100,"need_tokens":0,"inputs":1,"bulk":1,'
+        '"job_ids":"j1","since_ms":0,"credit_ms":0,"used":70,"tokens":null,"refused":false,'
+        '"shut_ms":0,"trouble":false,"split":false,"pause":"","told":null,"said":null,"jobs":[]}'
     ],
 }
 
@@ -131,15 +134,15 @@ async def test_of_another_layout_a_script_changes_nothing_and_says_so(
     await pond.run("j1")
     await pond.accept("j2")
     await pond.release()
-    await pond.command("HSET", f"{PREFIX}m", "layout", "2")
+    await pond.command("HSET", f"{PREFIX}m", "layout", "3")
     time.advance(1_000)
     before = await whole(redis)
 
     with pytest.raises(WrongLayout) as refused:
         await Gateway(redis, PARTITION, time=time).run(name, *ARGUMENTS[name])
 
+    assert "layout 3" in str(refused.value)
     assert "layout 2" in str(refused.value)
-    assert "layout 1" in str(refused.value)
     assert await whole(redis) == before
 
 

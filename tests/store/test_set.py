@@ -3,7 +3,8 @@
 import pytest
 from redis.asyncio import Redis
 
-from conftest import TestTime
+from conftest import TestTime, lane
+from millpond.domain.job import Class
 from millpond.store.store import Store
 from store.pond import Pond, everything
 
@@ -22,26 +23,47 @@ async def ready_jobs(pond: Pond, *ids: str) -> None:
 
 
 async def test_an_org_a_lane_and_a_flow_are_opened(pond: Pond) -> None:
-    await pond.open("60/60s", "50000/1d", quota=500_000, attempts=4, crashes=2)
+    await pond.store.set_flow(
+        "f",
+        lane("60/60s", "50000/1d", quota=500_000),
+        attempts=4,
+        crashes=2,
+        common=b"what all share",
+        user="ann",
+        klass=Class.INTERACTIVE,
+        weight=2,
+        pack=96,
+    )
 
-    assert await pond.fields("o:acme") == {"quota": "500000"}
+    assert await pond.fields("o:acme") == {
+        "quota": "500000",
+        "reserve": "strict",
+        "crossed": "0",
+        "version": "1",
+    }
     assert await pond.fields(LANE) == {
         "org": "acme",
         "pool": "acme",
         "counted": "1",
-        "limits": '[[60,60000,"calls"],[50000,86400000,"calls"]]',
+        "limits": '[[60,60000,"calls",false],[50000,86400000,"calls",true]]',
+        "credit": "0",
+        "paced": "0",
         "complete": str(pond.now_ms),
         "before": "0",
         "life": str(pond.store.gateway.life),
         "tag": "0",
-        "v": "0",
     }
     assert await pond.fields("f:f") == {
         "org": "acme",
         "lane": "acme.generate",
+        "user": "ann",
+        "class": "i",
+        "weight": "2",
         "attempts": "4",
         "crashes": "2",
-        "common": "",
+        "pack": "96",
+        "pack_most": "96",
+        "common": "what all share",
     }
     assert await pond.members("flows") == ["f"]
     assert await pond.store.orgs() == ["acme"]
@@ -274,7 +296,7 @@ async def test_a_flow_that_moves_to_another_lane_leaves_the_old_one(pond: Pond) 
 
     await pond.open(endpoint="embed")
 
-    assert await pond.scores(f"{LANE}:f") == {}
+    assert await pond.scores(f"{LANE}:f:b:") == {}
     assert await pond.release() == (1, None)
     assert await pond.flight("embed") == 1
     assert await pond.flight("generate") == 0

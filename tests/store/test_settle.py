@@ -88,8 +88,7 @@ async def test_a_job_that_has_ended_leaves_its_row_behind_the_row_of_its_call(
     assert await pond.fields("j:j1") == {
         "state": end,
         "flow": "f",
-        "need": "100",
-        "tokens": "0",
+        "entry": "100|j1|0|0|",
         "note": "note of j1",
         "attempts": "1",
     }
