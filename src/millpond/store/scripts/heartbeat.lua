@@ -24,13 +24,15 @@ redis.call('HSET', w, 'pool', pool, 'free', free, 'life', told_life)
 redis.call('ZADD', P .. 'workers', lease_now + lease_ms, worker)
 if free - (tonumber(old_free) or 0) > 0 then slot_frees(pool) end
 
--- A call that a server forgot which lost its last moments is on its way all the same: held again.
+-- A call that a server forgot which lost its last moments is on its way all the same: held again. If
+-- even its lane is gone it is kept without an org until somebody sets the lane (see limit.lua).
 local function hold_again(id, lane, flow, need, tokens, inputs, bulk)
   local org, counted = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'counted'))
-  if not org or redis.call('ZSCORE', P .. 'l:' .. lane .. ':s', id) then return end   -- stamped: it has ended
-  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org, 'flow', flow, 'jobs', '', 'need', need, 'tokens', tokens,
-    'inputs', inputs, 'bulk', bulk, 'state', 'running', 'pool', pool, 'counted', counted, 'worker', worker, 'seq', seq)
+  if redis.call('ZSCORE', P .. 'l:' .. lane .. ':s', id) then return end   -- stamped: it has ended
+  redis.call('HSET', P .. 'c:' .. id, 'lane', lane, 'org', org or '', 'flow', flow, 'jobs', '', 'need', need, 'tokens', tokens,
+    'inputs', inputs, 'bulk', bulk, 'state', 'running', 'pool', pool, 'counted', counted or '0', 'worker', worker, 'seq', seq)
   redis.call('SADD', P .. 'wc:' .. worker, id)
+  if not org then return end
   redis.call('ZADD', P .. 'l:' .. lane .. ':flight', now, id)
   local call = read_call(id)
   in_flight(lane, call.units, 1)
@@ -60,7 +62,10 @@ if tonumber(told_life) ~= life then return reply('beating') end
 for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do
   local call = read_call(id)
   if not call or call.worker ~= worker then
-    redis.call('SREM', P .. 'wc:' .. worker, id)
+    if not held[id] then
+      redis.call('SREM', P .. 'wc:' .. worker, id)
+      if not call then redis.call('DEL', P .. 'c:' .. id) end
+    end
   elseif not held[id] and tonumber(redis.call('HGET', P .. 'c:' .. id, 'seq')) <= tonumber(seq) then
     redis.call('SREM', P .. 'wc:' .. worker, id)   -- its slot is in the count that came
     unsend(call)

@@ -24,7 +24,11 @@ local P99_FROM = 20         -- answers that have been seen before the p99 of the
 local most = tonumber(arg[1])
 local released, looked, look_at_most = 0, 0, LOOKED_MOST
 local free = {}   -- pool -> free slots that no ready call will fill
-local last_call   -- id that was given last
+
+-- Virtual time of the turn between lanes, and the id that was given last.
+local v, last_given = unpack(redis.call('HMGET', M, 'v', 'call'))
+v, last_given = tonumber(v) or 0, tonumber(last_given) or 0
+local last_call = last_given
 
 local function slots(pool)
   if not free[pool] then
@@ -42,9 +46,8 @@ end
 
 -- Calls that fit, and per limit of another unit how much is left of it. If no call fits, when one
 -- may (nil: when a call in flight ends).
-local function room(lane, limits, window, share)
+local function room(lane, limits, window, share, known)
   local fits, at, event, others = most, 0, false, {}
-  local known = known_of(lane)
   for _, limit in ipairs(limits) do
     local amount, length, unit = limit[1], limit[2], limit[3]
     if unit == 'calls' and length == window and share < 1 then amount = math.max(1, math.floor(amount * share)) end
@@ -60,8 +63,7 @@ local function room(lane, limits, window, share)
     end
   end
   local l = P .. 'l:' .. lane
-  local old = redis.call('ZRANGE', l .. ':s', '-inf', now - kept_ms(limits), 'BYSCORE', 'LIMIT', 0, 128)
-  if #old > 0 then redis.call('ZREM', l .. ':s', unpack(old)) end
+  redis.call('ZREMRANGEBYSCORE', l .. ':s', '-inf', now - kept_ms(limits))
   return fits, not event and at or nil, others
 end
 
@@ -96,14 +98,12 @@ end
 
 -- What was served is written. `resting`: it has nothing in line.
 local function put_back(head, resting, below)
+  if head.v then redis.call('ZADD', head.level .. ':idle', head.v, '') end
   if resting then
     rest(head.level, head.member, head.tag)
+    forget_passed(head.level, below)
   elseif head.v then
     redis.call('ZADD', head.level, head.tag, head.member)
-  end
-  if head.v then
-    redis.call('ZADD', head.level .. ':idle', head.v, '')
-    forget_passed(head.level, head.v, below)
   end
 end
 
@@ -180,7 +180,7 @@ end
 
 -- The flow that leads a call pays for it, and so do its user and its class; who rides along pays nothing.
 local function charge(s, class, user, flow)
-  user.weight = user.weight or tonumber(redis.call('HGET', P .. 'o:' .. s.org .. ':weights', user.member)) or 1
+  user.weight = user.weight or s.weighted and tonumber(redis.call('HGET', P .. 'o:' .. s.org .. ':weights', user.member)) or 1
   served(flow, flow.weight)
   served(user, user.weight)
   local at = s.classes[class]
@@ -251,7 +251,7 @@ local function fill(s, class, jobs, units)
 end
 
 local function let_go(s, class, lead, jobs, units)
-  last_call = (last_call or tonumber(redis.call('HGET', M, 'call')) or 0) + 1
+  last_call = last_call + 1
   local id = string.format('%x', last_call)
   local written = {}
   for i, job in ipairs(jobs) do
@@ -282,8 +282,8 @@ end
 
 -- How much of a job's bound is reserved: all of it, more where answers went over it, or what 99 of 100
 -- answers have come to.
-local function scale_of(org, bound, p99, answers)
-  if redis.call('HGET', P .. 'o:' .. org, 'reserve') == 'p99' and (tonumber(answers) or 0) >= P99_FROM then return tonumber(p99) end
+local function scale_of(reserve, bound, p99, answers)
+  if reserve == 'p99' and (tonumber(answers) or 0) >= P99_FROM then return tonumber(p99) end
   return tonumber(bound) or 1
 end
 
@@ -331,10 +331,14 @@ end
 -- Lets up to `turn` calls of one lane go.
 local function serve(lane, turn)
   local l = P .. 'l:' .. lane
-  local org, pool, counted, paused, shut_until, lane_life, tag, trouble, latency, paced, chat_at, tokens, tokens_at, bound, p99, answers =
-    unpack(redis.call('HMGET', l, 'org', 'pool', 'counted', 'paused', 'shut_until', 'life', 'tag', 'trouble', 'latency',
-      'paced', 'chat_at', 'bucket', 'bucket_at', 'bound', 'p99', 'answers'))
-  if not org or paused or redis.call('HGET', P .. 'o:' .. org, 'status') == 'suspended' then return block(lane) end
+  local org, pool, counted, written, paused, shut_until, lane_life, tag, trouble, latency, paced, chat_at, tokens, tokens_at,
+    bound, p99, answers, share_then, share_at, complete, before = unpack(redis.call('HMGET', l, 'org', 'pool', 'counted',
+      'limits', 'paused', 'shut_until', 'life', 'tag', 'trouble', 'latency', 'paced', 'chat_at', 'bucket', 'bucket_at',
+      'bound', 'p99', 'answers', 'share', 'share_at', 'complete', 'before'))
+  if not org or paused then return block(lane) end
+  local status, quota, used, reserved, estimated, reserve, weighted = unpack(redis.call('HMGET', P .. 'o:' .. org,
+    'status', 'quota', 'used', 'reserved', 'estimated', 'reserve', 'weighted'))
+  if status == 'suspended' then return block(lane) end
   if tonumber(shut_until or 0) > now then return block(lane, tonumber(shut_until)) end
   if slots(pool) <= 0 then
     redis.call('ZADD', P .. 'full:' .. pool, tag, lane)
@@ -347,14 +351,15 @@ local function serve(lane, turn)
   local probing = (tonumber(trouble) or 0) >= TROUBLE_MOST
   if probing and redis.call('EXISTS', l .. ':flight') == 1 then return block(lane) end
 
-  local limits = limits_of(lane)
+  local limits = limits_of(lane, written)
   local window, amount = shortest_of(limits)
-  local share = share_of(lane, window)
-  local fits, at, others = room(lane, limits, window, share)
+  local share = share_now(share_then, share_at, window)
+  local known = {complete = tonumber(complete) or 0, before = tonumber(before) or 0}
+  local fits, at, others = room(lane, limits, window, share, known)
   local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, careful = share < 1,
     users = {}, classes = {}, ids = {}, flight = {}, units = {},
-    left = counted == '1' and quota_left(org) or math.huge,
-    scale = counted == '1' and scale_of(org, bound, p99, answers) or 1}
+    left = counted == '1' and left_of(quota, used, reserved, estimated) or math.huge,
+    scale = counted == '1' and scale_of(reserve, bound, p99, answers) or 1, weighted = weighted}
   if fits <= 0 then
     -- The share climbs, so a careful lane is looked at again after a window at the latest.
     return block(lane, s.careful and math.min(at or math.huge, now + window) or at)
@@ -410,10 +415,14 @@ local function serve(lane, turn)
   local gone = #s.ids
   released = released + gone
   free[pool] = free[pool] - gone
-  if s.bucket and gone > 0 then redis.call('HSET', l, 'bucket', s.bucket.tokens, 'bucket_at', now) end
-  if chats > 0 then redis.call('HSET', l, 'chat_at', now) end
-  redis.call('HSET', l, 'tag', tag + gone)
-  redis.call('HSET', M, 'v', tag)
+  local fields = {'tag', tag + gone}
+  if s.bucket and gone > 0 then fields = {'tag', tag + gone, 'bucket', s.bucket.tokens, 'bucket_at', now} end
+  if chats > 0 then
+    fields[#fields + 1] = 'chat_at'
+    fields[#fields + 1] = now
+  end
+  redis.call('HSET', l, unpack(fields))
+  v = tag
   if stuck then
     block(lane, stuck_at)
   elseif not next(s.classes) then
@@ -424,7 +433,6 @@ local function serve(lane, turn)
 end
 
 -- What is due takes turns again, from where virtual time stands.
-local v = tonumber(redis.call('HGET', M, 'v')) or 0
 local function take_turns(lane)
   local tag = math.max(v, tonumber(redis.call('HGET', P .. 'l:' .. lane, 'tag')) or 0)
   redis.call('HSET', P .. 'l:' .. lane, 'tag', tag)
@@ -459,7 +467,7 @@ while released < most and looked < LOOKED_MOST and rounds < 250 do
     break
   end
 end
-if last_call then redis.call('HSET', M, 'call', string.format('%d', last_call)) end
+if last_call > last_given then redis.call('HSET', M, 'v', v, 'call', string.format('%d', last_call)) end
 
 local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')[2]
 local wait = next_due and math.max(0, next_due - now) or -1

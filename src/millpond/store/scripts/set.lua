@@ -50,7 +50,10 @@ end
 local function open_org()
   local stopped = redis.call('HGET', o, 'status') == 'suspended'
   write('org', org.id, o, {quota = org.quota, status = org.status, mode = org.mode, reserve = org.reserve})
-  write('weights', org.id, o .. ':weights', org.weights or {})
+  if org.weights then
+    write('weights', org.id, o .. ':weights', org.weights)
+    redis.call('HSET', o, 'weighted', 1)
+  end
   redis.call('SADD', P .. 'orgs', org.id)
   if org.quota then
     local quota, used, estimated = unpack(redis.call('HMGET', o, 'quota', 'used', 'estimated'))

@@ -33,11 +33,13 @@ local function look_at_parked(org)
 end
 
 -- Characters of the quota that are neither used nor spoken for.
-local function quota_left(org)
-  local quota, used, reserved, estimated =
-    unpack(redis.call('HMGET', P .. 'o:' .. org, 'quota', 'used', 'reserved', 'estimated'))
+local function left_of(quota, used, reserved, estimated)
   if not quota or quota == 'none' then return math.huge end
   return quota - (tonumber(used) or 0) - (tonumber(reserved) or 0) - (tonumber(estimated) or 0)
+end
+
+local function quota_left(org)
+  return left_of(unpack(redis.call('HMGET', P .. 'o:' .. org, 'quota', 'used', 'reserved', 'estimated')))
 end
 
 -- The last word about a job: its row goes to the flow's stream, where `flushed` takes it.

@@ -19,7 +19,7 @@ end
 local function read_call(id)
   local c = redis.call('HMGET', P .. 'c:' .. id, 'lane', 'org', 'flow', 'jobs', 'need', 'state', 'worker',
     'pool', 'counted', 'tokens', 'inputs', 'bulk')
-  if not c[1] then return nil end
+  if not c[1] or c[2] == '' then return nil end   -- gone, or waiting for its lane
   local jobs = {}
   for one in each(c[4]) do
     local job, flow, need = string.match(one, '^([^|]*)|([^|]*)|(%d+)$')

@@ -116,8 +116,17 @@ local function count_as_full(lane)
   for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
     for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do ids[#ids + 1] = id end
   end
+  local org, counted = unpack(redis.call('HMGET', l, 'org', 'counted'))
   for _, id in ipairs(ids) do
-    if redis.call('HGET', P .. 'c:' .. id, 'lane') == lane then redis.call('ZADD', l .. ':flight', 'NX', now, id) end
+    local c = P .. 'c:' .. id
+    local of, of_org = unpack(redis.call('HMGET', c, 'lane', 'org'))
+    if of == lane then
+      redis.call('ZADD', l .. ':flight', 'NX', now, id)
+      if of_org == '' then
+        redis.call('HSET', c, 'org', org, 'counted', counted)
+        count(read_call(id), 'reserved', 1)
+      end
+    end
   end
   count_flight(lane, units_of(limits_of(lane)))
 end

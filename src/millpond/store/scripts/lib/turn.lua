@@ -37,7 +37,8 @@ local function step_out(lane, class, user, flow)
 end
 
 -- Members whose tag virtual time has passed are like new ones; what a user's flows had goes with it.
-local function forget_passed(level, v, below)
+local function forget_passed(level, below)
+  local v = tonumber(redis.call('ZSCORE', level .. ':idle', '')) or 0
   local passed = redis.call('ZRANGE', level .. ':idle', '-inf', string.format('(%.17g', v), 'BYSCORE', 'LIMIT', 0, 4)
   for _, member in ipairs(passed) do
     redis.call('ZREM', level .. ':idle', member)

@@ -14,9 +14,9 @@ local COUNTS_ONLY = 1e9
 
 local known_limits = {}
 
-local function limits_of(lane)
+local function limits_of(lane, written)
   if not known_limits[lane] then
-    known_limits[lane] = cjson.decode(redis.call('HGET', P .. 'l:' .. lane, 'limits') or '[]')
+    known_limits[lane] = cjson.decode(written or redis.call('HGET', P .. 'l:' .. lane, 'limits') or '[]')
   end
   return known_limits[lane]
 end
@@ -145,10 +145,14 @@ end
 -- one call is of the limit; every window gives back a twentieth.
 local SHARE_LEAST, SHARE_CLIMBS = 0.1, 0.05
 
-local function share_of(lane, window)
-  local share, since = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'share', 'share_at'))
+local function share_now(share, since, window)
   if not share or window == 0 then return 1 end
   return math.min(1, share + SHARE_CLIMBS * (now - since) / window)
+end
+
+local function share_of(lane, window)
+  local share, since = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'share', 'share_at'))
+  return share_now(share, since, window)
 end
 
 -- A call that was sent is counted as of `at`, with what it really used.
