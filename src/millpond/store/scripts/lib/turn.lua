@@ -7,6 +7,11 @@
 
 local CLASS_WEIGHT = {i = 16, b = 1}
 
+-- A user may have no name: it rests under another one.
+local NAMELESS = '\0'
+local function bed(member) return member == '' and NAMELESS or member end
+local function sleeper(bed) return bed == NAMELESS and '' or bed end
+
 local function classes_level(lane) return P .. 'l:' .. lane .. ':c' end
 local function users_level(lane, class) return P .. 'l:' .. lane .. ':u:' .. class end
 local function flows_level(lane, class, user) return P .. 'l:' .. lane .. ':f:' .. class .. ':' .. user end
@@ -15,15 +20,15 @@ local function flows_level(lane, class, user) return P .. 'l:' .. lane .. ':f:' 
 local function join(level, member)
   if redis.call('ZSCORE', level, member) then return end
   local idle = level .. ':idle'
-  local v, stood = unpack(redis.call('ZMSCORE', idle, '', member))
+  local v, stood = unpack(redis.call('ZMSCORE', idle, '', bed(member)))
   redis.call('ZADD', level, math.max(tonumber(v) or 0, tonumber(stood) or 0), member)
-  if stood then redis.call('ZREM', idle, member) end
+  if stood then redis.call('ZREM', idle, bed(member)) end
 end
 
 -- Takes no turns until it joins again.
 local function rest(level, member, tag)
   redis.call('ZREM', level, member)
-  redis.call('ZADD', level .. ':idle', tag, member)
+  redis.call('ZADD', level .. ':idle', tag, bed(member))
 end
 
 -- A flow takes no more turns, and neither do its user and its class if it was the last one.
@@ -42,7 +47,7 @@ local function forget_passed(level, below)
   local passed = redis.call('ZRANGE', level .. ':idle', '-inf', string.format('(%.17g', v), 'BYSCORE', 'LIMIT', 0, 4)
   for _, member in ipairs(passed) do
     redis.call('ZREM', level .. ':idle', member)
-    if below then redis.call('DEL', below(member) .. ':idle') end
+    if below then redis.call('DEL', below(sleeper(member)) .. ':idle') end
   end
 end
 
@@ -52,7 +57,7 @@ local function forget_turns(lane)
     local users = users_level(lane, class)
     for _, user in ipairs(redis.call('ZRANGE', users .. ':idle', 0, 199)) do
       redis.call('ZREM', users .. ':idle', user)
-      redis.call('DEL', flows_level(lane, class, user) .. ':idle')
+      redis.call('DEL', flows_level(lane, class, sleeper(user)) .. ':idle')
     end
     if redis.call('EXISTS', users .. ':idle') == 1 then return false end
   end
