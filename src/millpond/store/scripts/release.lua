@@ -293,15 +293,18 @@ local function bucket_of(s, window, amount, share, latency, tokens, at)
   local capacity = s.careful and 1 or BURST
   local rate = amount * share / (window + (tonumber(latency) or 0))
   tokens = math.min(capacity, (tonumber(tokens) or capacity) + (now - (tonumber(at) or now)) * rate)
-  local next_ms = tokens < 1 and math.ceil((1 - tokens) / rate) or 0
-  return {tokens = tokens, next_at = now + math.min(next_ms, window)}
+  return {tokens = tokens, rate = rate, window = window}
+end
+
+local function next_token_at(bucket)
+  return now + math.min(math.ceil((1 - bucket.tokens) / bucket.rate), bucket.window)
 end
 
 -- Which classes may go, and when bulk may if it may not.
 local function may_go(s)
-  if s.careful and s.bucket.tokens < 1 then return {}, s.bucket.next_at end
+  if s.careful and s.bucket.tokens < 1 then return {}, next_token_at(s.bucket) end
   local bulk_at
-  if s.bucket and s.bucket.tokens < 1 then bulk_at = s.bucket.next_at end
+  if s.bucket and s.bucket.tokens < 1 then bulk_at = next_token_at(s.bucket) end
   for _, other in ipairs(s.others) do
     if other.unit == 'bulk' and other.left < 1 then
       local at = other.frees(1 - other.left)
@@ -367,8 +370,8 @@ local function serve(lane, turn)
   local level = redis.call('ZRANGE', classes_level(lane), 0, -1, 'WITHSCORES')
   if not level[1] then return fall_idle(lane, limits) end
   for i = 1, #level, 2 do s.classes[level[i]] = tonumber(level[i + 1]) end
-  local with_chat = window > 0 and (paced == '1' or s.classes.i or now - (tonumber(chat_at) or -math.huge) < window)
-  if with_chat or s.careful then s.bucket = bucket_of(s, window, amount, share, latency, tokens, tokens_at) end
+  local even = window > 0 and (paced == '1' or now - (tonumber(chat_at) or -math.huge) < window)
+  if even or s.careful or (window > 0 and s.classes.i) then s.bucket = bucket_of(s, window, amount, share, latency, tokens, tokens_at) end
 
   s.go = math.min(turn, fits, slots(pool), probing and 1 or most)
   local chats, stuck_at, stuck = 0, nil, false
@@ -384,6 +387,7 @@ local function serve(lane, turn)
       if looked < LOOKED_MOST then   -- nobody of the class has anything in line
         rest(classes_level(lane), class, s.classes[class])
         s.classes[class] = nil
+        if class == 'i' and chats == 0 and not even and not s.careful then s.bucket = nil end   -- nobody waits
         if not next(s.classes) then break end
       end
     else
@@ -434,14 +438,16 @@ end
 
 -- What is due takes turns again, from where virtual time stands.
 local function take_turns(lane)
-  local tag = math.max(v, tonumber(redis.call('HGET', P .. 'l:' .. lane, 'tag')) or 0)
-  redis.call('HSET', P .. 'l:' .. lane, 'tag', tag)
+  local l = P .. 'l:' .. lane
+  if redis.call('HEXISTS', l, 'org') == 0 then return end   -- it is no more
+  local tag = math.max(v, tonumber(redis.call('HGET', l, 'tag')) or 0)
+  redis.call('HSET', l, 'tag', tag)
   redis.call('ZADD', P .. 'turn', tag, lane)
 end
 
 for _, lane in ipairs(redis.call('ZRANGE', P .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
   redis.call('ZREM', P .. 'due', lane)
-  if redis.call('EXISTS', P .. 'l:' .. lane) == 1 then take_turns(lane) end
+  take_turns(lane)
 end
 
 -- Slots that the lanes in turn have left go to those that waited for one.
