@@ -4,27 +4,23 @@ Exit codes: 0 all answered, 3 ended with error rows, 2 usage, 69 no server, 75 q
 77 key refused, 130 interrupted, 1 anything else.
 """
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated
 
 import typer
 
 from millpond import __version__
 from millpond import cli_values as values
+from millpond.cli_do import do
+from millpond.cli_operate import app as operators
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
-from millpond.errors import MillpondError, NoServer, Refused
 from millpond.local.commands import app as local_model
 from millpond.providers.profile import PROFILES, ProviderName
 from millpond.run.options import Options
-from millpond.settings import Settings, read_settings
 from millpond.simulator.commands import app as simulator
-
-Result = TypeVar("Result")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(simulator, name="simulator")
 app.add_typer(local_model, name="local-model")
+app.add_typer(operators)
 
 
 class Format(StrEnum):
@@ -43,16 +40,6 @@ class Format(StrEnum):
     CSV = "csv"
     TEXT = "text"
     OPENAI = "openai"
-
-
-class Reserve(StrEnum):
-    STRICT = "strict"
-    P99 = "p99"
-
-
-class Mode(StrEnum):
-    LIMITED = "limited"
-    FULL = "full"
 
 
 Ephemeral = Annotated[
@@ -123,9 +110,9 @@ def run(
         typer.Option(help="File with the key. [default: CO_API_KEY or OPENAI_API_KEY]"),
     ] = None,
     mode: Annotated[
-        Mode,
+        values.Mode,
         typer.Option(help="Access mode: limited has 500,000 characters on generate, in all."),
-    ] = Mode.LIMITED,
+    ] = values.Mode.LIMITED,
     limits: Annotated[
         str | None,
         typer.Option(
@@ -163,11 +150,11 @@ def run(
         ),
     ] = False,
     reserve: Annotated[
-        Reserve,
+        values.Reserve,
         typer.Option(
             help="Of the quota: all that an answer may use, or what 99 of 100 answers have come to."
         ),
-    ] = Reserve.STRICT,
+    ] = values.Reserve.STRICT,
     for_interactive: Annotated[
         str | None,
         typer.Option(
@@ -181,6 +168,14 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would come to, and send nothing.")
     ] = False,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="With --dry-run: what else it would come to under mode=full, quota=none, "
+            "limits=generate=120/60s or concurrency=50; repeatable.",
+        ),
+    ] = None,
     data_dir: Annotated[
         Path, typer.Option(help="Where the run keeps what it needs to go on.")
     ] = Path(".millpond"),
@@ -228,7 +223,7 @@ def run(
         user=values.user(user),
         weight=weight,
         service_time=service_time,
-        reserve="p99" if reserve is Reserve.P99 else "strict",
+        reserve=reserve.value,
         for_interactive=values.for_interactive(
             for_interactive, named or (profile.limits[mode.value] if profile.limits else {})
         ),
@@ -241,17 +236,20 @@ def run(
         ledger=ledger,
         as_json=as_json,
         quiet=quiet,
+        what_if=values.what_if(what_if or [], provider),
     )
+    if what_if and not dry_run:
+        raise typer.BadParameter("goes with --dry-run", param_hint="--what-if")
     values.must_differ(options)
     from millpond.run.command import execute
 
-    raise typer.Exit(_do(lambda settings: execute(options, settings), ephemeral=ephemeral))
+    raise typer.Exit(do(lambda settings: execute(options, settings), ephemeral=ephemeral))
 
 
 @app.command()
 def limits(
     provider: Annotated[ProviderName, typer.Option()] = ProviderName.SIMULATOR,
-    mode: Annotated[Mode, typer.Option()] = Mode.LIMITED,
+    mode: Annotated[values.Mode, typer.Option()] = values.Mode.LIMITED,
     base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="As for run.")] = None,
     data_dir: Annotated[Path, typer.Option(help="As for run.")] = Path(".millpond"),
@@ -313,7 +311,7 @@ def demo(
             quiet=False,
         )
 
-    raise typer.Exit(_do(lambda settings: demonstrate(options_for, settings)))
+    raise typer.Exit(do(lambda settings: demonstrate(options_for, settings)))
 
 
 @app.command()
@@ -324,7 +322,7 @@ def worker(ephemeral: Ephemeral = False) -> None:
     """
     from millpond.worker.supervisor import main as supervise
 
-    _do(supervise, fast=True, ephemeral=ephemeral)
+    do(supervise, fast=True, ephemeral=ephemeral)
 
 
 @app.command()
@@ -332,7 +330,7 @@ def scheduler(ephemeral: Ephemeral = False) -> None:
     """Let calls go as limits and quota allow, until told to stop. Reads MILLPOND_REDIS_URL."""
     from millpond.scheduler.loop import main as schedule
 
-    _do(schedule, fast=True, ephemeral=ephemeral)
+    do(schedule, fast=True, ephemeral=ephemeral)
 
 
 def main() -> None:
@@ -341,43 +339,3 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _do(
-    work: Callable[[Settings], Awaitable[Result]], *, fast: bool = False, ephemeral: bool = False
-) -> Result:
-    """Run the program's loop; what is raised on purpose becomes a message and an exit code."""
-    from millpond import logs
-
-    try:
-        settings = read_settings()
-        if ephemeral:
-            settings = settings.model_copy(update={"ephemeral": True})
-        logs.configure(settings.log_level)
-        with asyncio.Runner(loop_factory=_fast_loop() if fast else None) as runner:
-            return runner.run(_awaited(work(settings)))
-    except NoServer as error:
-        _end(error, 69)
-    except Refused as error:
-        _end(error, 1 if error.code == "folder_in_use" else 2)
-    except (MillpondError, OSError) as error:
-        _end(error, 1)
-
-
-async def _awaited(work: Awaitable[Result]) -> Result:
-    return await work
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed. (It cannot start children the way `run` must.)"""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _end(error: Exception, code: int) -> NoReturn:
-    typer.echo(f"millpond: {error}", err=True)
-    sys.exit(code)

@@ -4,6 +4,7 @@ the way out."""
 import os
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,9 +17,19 @@ from millpond.domain.limit import Limits, Unit, parse_limits
 from millpond.domain.request import Example
 from millpond.errors import Refused
 from millpond.providers.profile import PROFILES, ProviderName
-from millpond.run.options import Options
+from millpond.run.options import Options, WhatIf
 
 Result = TypeVar("Result")
+
+
+class Reserve(StrEnum):
+    STRICT = "strict"
+    P99 = "p99"
+
+
+class Mode(StrEnum):
+    LIMITED = "limited"
+    FULL = "full"
 
 
 def checked(option: str, read: Callable[[str], Result], text: str) -> Result:
@@ -45,11 +56,11 @@ def address(text: str | None, default: str | None) -> str | None:
     return text.rstrip("/")
 
 
-def user(text: str) -> str:
+def user(text: str, option: str = "--user") -> str:
     """A name that may stand in a key."""
     if text and not re.fullmatch(r"[\w.@-]{1,64}", text):
         raise typer.BadParameter(
-            f"{text!r} is no name: write up to 64 letters, digits and . _ @ -", param_hint="--user"
+            f"{text!r} is no name: write up to 64 letters, digits and . _ @ -", param_hint=option
         )
     return text
 
@@ -99,16 +110,43 @@ def params(pairs: list[str]) -> dict[str, Any]:
     return params
 
 
-def quota(text: str | None, default: int | None) -> int | None:
+def quota(text: str | None, default: int | None, option: str = "--quota") -> int | None:
     if text is None:
         return default
     if text == "none":
         return None
     if not re.fullmatch(r"[0-9]{1,15}", text):
         raise typer.BadParameter(
-            f"{text!r}: write a whole number of characters, or none", param_hint="--quota"
+            f"{text!r}: write a whole number of characters, or none", param_hint=option
         )
     return int(text)
+
+
+def what_if(texts: list[str], provider: ProviderName) -> tuple[WhatIf, ...]:
+    """Other ways to run; a mode comes with its limits and quota."""
+    return tuple(WhatIf(text, _what_if(text, provider)) for text in texts)
+
+
+def _what_if(text: str, provider: ProviderName) -> dict[str, Any]:
+    name, _, value = text.partition("=")
+    match name:
+        case "mode" if value in set(Mode):
+            return {
+                "mode": value,
+                "limits": {},
+                "quota": PROFILES[provider].quota[Mode(value).value],
+            }
+        case "quota" if value:
+            return {"quota": quota(value, None, option="--what-if")}
+        case "limits" if value:
+            return {"limits": checked("--what-if", parse_limits, value)}
+        case "concurrency" if re.fullmatch(r"[0-9]{1,5}", value) and 1 <= int(value) <= 10_000:
+            return {"concurrency": int(value)}
+    raise typer.BadParameter(
+        f"{text!r}: write mode=full, quota=none, quota=N, limits=generate=120/60s or "
+        "concurrency=50 (1 to 10,000)",
+        param_hint="--what-if",
+    )
 
 
 def examples(endpoint: Endpoint, path: Path | None) -> tuple[Example, ...]:

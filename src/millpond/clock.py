@@ -12,3 +12,15 @@ def monotonic_ms() -> float:
 def rfc3339(unix_s: float) -> str:
     """A moment as people and programs read it: `2026-01-31T12:00:00Z`."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: 8s, 3m10s, 2h05m, 4d03h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3_600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3_600}h{whole % 3_600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3_600:02}h"

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from millpond.domain.limit import Limit, parse_limit
-from millpond.run.outlook import Reason, quota_stops, seconds_left, waiting_reason
+from millpond.run.outlook import Crossings, seconds_left
 from millpond.run.preview import Contents
 from millpond.run.summary import UNREACHABLE_MOST_MS, End, end_of, exit_code, summarize
+from millpond.scheduler.explain import Reason, Why, quota_stops, waiting_reason
 from millpond.store.view import FlowView, LaneView, OrgView, View, WindowView
 
 NOW_MS = 1_000_000
@@ -64,14 +65,14 @@ def test_nothing_holds_jobs_that_only_wait_for_their_turn() -> None:
 def test_a_paused_lane_is_the_reason_before_all_others() -> None:
     paused = lane(window(MINUTE, 60), window(DAY, 60), paused="key: wrong (401)")
 
-    assert reason(view(paused, flow=PARKED)) == Reason("key: wrong (401)", None, None, None, None)
+    assert reason(view(paused, flow=PARKED)) == Reason(Why.PAUSED, "key: wrong (401)")
 
 
 def test_a_quota_too_small_for_the_smallest_job_is_a_reason_that_no_time_ends() -> None:
     seen = view(lane(window(MINUTE, 60, NOW_MS + 5), window(DAY, 60)), flow=PARKED)
 
     assert quota_stops(seen)
-    assert reason(seen) == Reason("quota", "characters", 750, 1_000, None)
+    assert reason(seen) == Reason(Why.QUOTA, "quota", "characters", 750, 1_000)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_the_quota_does_not_stop_a_flow_as_long_as_something_may_move(
 def test_a_lane_that_the_provider_has_shut_is_told_with_the_time_at_which_it_opens() -> None:
     shut = lane(shut_until_ms=NOW_MS + 3_000, shut_reason="refused")
 
-    told = Reason("the provider's own limit", None, None, None, WALL_S + 3)
+    told = Reason(Why.REFUSED, "the provider's own limit", next_release_s=WALL_S + 3)
     assert reason(view(shut)) == told
     assert reason(view(replace(shut, shut_until_ms=NOW_MS))) is None
 
@@ -107,21 +108,23 @@ def test_a_provider_is_unreachable_until_somebody_has_reached_it() -> None:
         unreachable_since_ms=NOW_MS - 9_000,
     )
 
-    assert reason(view(shut)) == Reason("provider unreachable", None, None, None, WALL_S + 3)
+    assert reason(view(shut)) == Reason(
+        Why.UNREACHABLE, "provider unreachable", next_release_s=WALL_S + 3, since_s=WALL_S - 9
+    )
     assert reason(view(replace(shut, shut_until_ms=NOW_MS))) == Reason(
-        "provider unreachable", None, None, None, None
+        Why.UNREACHABLE, "provider unreachable", since_s=WALL_S - 9
     )
 
 
 def test_of_several_full_limits_the_one_that_frees_last_is_told() -> None:
     both = lane(window(MINUTE, 60, NOW_MS + 2_000), window(DAY, 50_000, NOW_MS + 90_000))
 
-    assert reason(view(both)) == Reason("50000/1d", "calls", 50_000, 50_000, WALL_S + 90)
+    assert reason(view(both)) == Reason(Why.LIMIT, "50000/1d", "calls", 50_000, 50_000, WALL_S + 90)
 
 
 def test_a_limit_full_of_calls_in_flight_frees_at_a_time_nobody_knows() -> None:
     assert reason(view(lane(window(MINUTE, 61), window(DAY, 0)))) == Reason(
-        "60/60s", "calls", 61, 60, None
+        Why.LIMIT, "60/60s", "calls", 61, 60
     )
 
 
@@ -130,9 +133,9 @@ def test_limits_that_were_set_by_somebody_else_are_told_as_they_are_on_the_serve
     tokens, at_once = parse_limit("900tokens/1m"), parse_limit("2@once")
     seen = view(lane(window(tokens, 900, NOW_MS + 4_000), window(at_once, 1)))
 
-    assert reason(seen) == Reason("900tokens/60s", "tokens", 900, 900, WALL_S + 4)
+    assert reason(seen) == Reason(Why.LIMIT, "900tokens/60s", "tokens", 900, 900, WALL_S + 4)
     full = view(lane(window(at_once, 2)))
-    assert reason(full) == Reason("2@once", "calls", 2, 2, None)
+    assert reason(full) == Reason(Why.LIMIT, "2@once", "calls", 2, 2)
     # Two at once, a second each: nobody has measured them.
     assert seconds_left(full, HUNDRED, 4, limits=[MINUTE, DAY], concurrency=9) == 2.0
 
@@ -146,12 +149,14 @@ def test_a_full_limit_holds_nobody_if_nothing_is_open() -> None:
 def test_jobs_that_all_back_off_wait_for_their_retry() -> None:
     later = replace(FLOW, queued=0, later=10, later_at_ms=NOW_MS + 1_500)
 
-    assert reason(view(lane(), flow=later)) == Reason("retry", None, None, None, WALL_S + 1.5)
+    assert reason(view(lane(), flow=later)) == Reason(
+        Why.RETRY, "retry", next_release_s=WALL_S + 1.5
+    )
     assert reason(view(lane(), flow=replace(later, later=9))) is None
 
 
 def test_a_reason_is_told_to_programs_with_a_time_of_day_in_utc() -> None:
-    full = Reason("60/60s", "calls", 60, 60, WALL_S)
+    full = Reason(Why.LIMIT, "60/60s", "calls", 60, 60, WALL_S)
 
     assert full.as_json() == {
         "limit": "60/60s",
@@ -160,14 +165,14 @@ def test_a_reason_is_told_to_programs_with_a_time_of_day_in_utc() -> None:
         "amount": 60,
         "next_release_at": "2023-11-14T22:13:20Z",
     }
-    assert Reason("retry", None, None, None, None).as_json()["next_release_at"] is None
+    assert Reason(Why.RETRY, "retry").as_json()["next_release_at"] is None
 
 
 def test_a_reason_is_told_to_people_with_what_is_known_of_it() -> None:
-    spent = Reason("quota", "characters", 1_750, 2_000, None)
+    spent = Reason(Why.QUOTA, "quota", "characters", 1_750, 2_000)
 
     assert spent.for_people() == "quota (1,750 of 2,000 characters)"
-    assert Reason("retry", None, None, None, WALL_S).for_people() == (
+    assert Reason(Why.RETRY, "retry", next_release_s=WALL_S).for_people() == (
         "retry, next at 2023-11-14T22:13:20Z"
     )
 
@@ -317,7 +322,7 @@ def test_a_summary_without_a_look_at_the_server_says_null_for_what_is_not_known(
 
 
 def test_a_summary_of_a_run_that_is_done_has_no_reason_and_nothing_to_go_on_with() -> None:
-    full = Reason("60/60s", "calls", 60, 60, WALL_S)
+    full = Reason(Why.LIMIT, "60/60s", "calls", 60, 60, WALL_S)
     done = {"lines": 5, "succeeded": 5, "failed": 0, "seconds": 1.0}
 
     summary = summarize(view(lane()), full, **done, resume_command="x")  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from millpond.run.progress import Line, Rate, Silent, Standing, describe, duration, progress
+from millpond.clock import duration
+from millpond.run.progress import Line, Rate, Silent, Standing, describe, progress
 
 
 @pytest.mark.parametrize(

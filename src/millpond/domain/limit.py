@@ -67,7 +67,8 @@ def parse_limit(text: str) -> Limit:
         )
     amount, unit, once, length, measure = found.groups()
     if unit and unit.rstrip("s") not in {one.value.rstrip("s") for one in WRITTEN_UNITS}:
-        raise ValueError(f"{text.strip()!r} counts {unit}: a limit counts {', '.join(WRITTEN_UNITS)}")
+        units = ", ".join(WRITTEN_UNITS)
+        raise ValueError(f"{text.strip()!r} counts {unit}: a limit counts {units}")
     window_ms = 0 if once else round(float(length) * _WINDOW_MS[measure])
     if not 1 <= int(amount) <= _AMOUNT_MOST:
         raise ValueError(f"{text.strip()!r}: the amount must be 1 to {_AMOUNT_MOST:,}")

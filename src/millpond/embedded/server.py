@@ -23,6 +23,8 @@ from redis.exceptions import RedisError
 from millpond.embedded import processes
 from millpond.errors import NoServer
 
+#: Where in a data folder the server keeps what it knows.
+FOLDER = "server"
 _START_S = 60
 _STOP_S = 20
 _VERSION_LEAST = 7
@@ -52,6 +54,16 @@ def _version(program: str) -> int:
         found = re.search(r"v=(\d+)", told.stdout)
         return int(found[1]) if found else 0
     return 0
+
+
+def address(folder: Path) -> str | None:
+    """Where the server on a folder's data listens, if one is there; nothing is made or changed."""
+    socket = _socket_place(folder) / "s"
+    with suppress(OSError):
+        found = socket.stat()
+        if stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid():
+            return f"unix://{socket}"
+    return None
 
 
 class EmbeddedServer:
@@ -108,11 +120,15 @@ class EmbeddedServer:
 
 def _socket_folder(data_folder: Path) -> Path:
     """A short path (a socket's is at most 107 bytes), the same each time, for this user alone."""
-    digest = hashlib.sha256(str(data_folder.resolve()).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"millpond-{os.getuid()}-{digest}"
+    folder = _socket_place(data_folder)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise NoServer(f"{folder} must be a folder that belongs to you alone; remove it")
     return folder
+
+
+def _socket_place(data_folder: Path) -> Path:
+    digest = hashlib.sha256(str(data_folder.resolve()).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"millpond-{os.getuid()}-{digest}"

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from millpond import logs
+from millpond.domain.job import COUNTED
 from millpond.producer.bad_input import BadInput
 from millpond.run.collector import Collector, answered_lines
 from millpond.run.feeder import Feeder
@@ -21,15 +22,17 @@ from millpond.run.household import Household
 from millpond.run.loop import Run
 from millpond.run.options import Options
 from millpond.run.preview import (
-    LATENCY_GUESS_MS,
     Contents,
+    Preview,
     describe_preview,
+    describe_what_if,
     preview,
     read_contents,
 )
 from millpond.run.progress import say
 from millpond.run.source import open_source
-from millpond.run.summary import End, Summary, exit_code
+from millpond.run.summary import WORDS, End, Summary, exit_code
+from millpond.scheduler.estimate import LATENCY_GUESS_MS
 from millpond.settings import Settings
 
 
@@ -95,15 +98,30 @@ async def execute(options: Options, settings: Settings) -> int:
 
 async def _show_preview(options: Options, household: Household, contents: Contents) -> int:
     """What the run would come to; nothing is sent."""
-    seen = preview(
-        contents,
-        household.limits,
-        quota_left=await household.quota_left(),
-        concurrency=options.concurrency,
-        latency_ms=LATENCY_GUESS_MS,
-    )
+    others = [(one, options.under(one)) for one in options.what_if]
+    limited = any(one.quota is not None for one in (options, *(other for _, other in others)))
+    used = await household.used() if limited and options.endpoint in COUNTED else 0
+
+    def seen_under(one: Options) -> Preview:
+        counts = one.quota is not None and one.endpoint in COUNTED
+        return preview(
+            contents,
+            household.limits_under(one),
+            quota_left=one.quota - used if counts and one.quota is not None else None,
+            concurrency=one.concurrency,
+            latency_ms=LATENCY_GUESS_MS,
+        )
+
+    seen, wall_s = seen_under(options), time.time()
+    told = seen.as_json(wall_s=wall_s)
     say(describe_preview(seen, options.mode), quiet=options.quiet)
-    _print_json(options, seen.as_json(wall_s=time.time()))
+    if others:
+        told["what_if"] = []
+    for what_if, other in others:
+        if_so = seen_under(other)
+        told["what_if"].append(if_so.as_what_if(what_if.written, wall_s=wall_s))
+        say(f"if {what_if.written}: {describe_what_if(if_so)}", quiet=options.quiet)
+    _print_json(options, told)
     return 0 if seen.fits_quota else 75
 
 
@@ -112,7 +130,8 @@ def _finish(options: Options, end: End, summary: Summary) -> int:
     told = summary.as_json()
     say(summary.for_people(), quiet=options.quiet)
     if summary.resume_command is not None:
-        say(f"ended: {end.value}. To go on: {summary.resume_command}", quiet=options.quiet)
+        why = WORDS.get(end, end.value)
+        say(f"ended: {why}. To go on: {summary.resume_command}", quiet=options.quiet)
     _print_json(options, told)
     return code
 

@@ -25,6 +25,7 @@ import orjson
 
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import Limit, parse_limits
+from millpond.embedded.server import FOLDER as SERVER_FOLDER
 from millpond.errors import Refused
 
 
@@ -86,7 +87,7 @@ class DataFolder:
 
     @property
     def server(self) -> Path:
-        return self.path / "server"
+        return self.path / SERVER_FOLDER
 
     @property
     def log(self) -> Path:

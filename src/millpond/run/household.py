@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from millpond.domain.job import COUNTED, Class
-from millpond.domain.limit import parse_limits, write_limits
+from millpond.domain.limit import Limit, parse_limits, write_limits
 from millpond.domain.request import Common
 from millpond.embedded.server import EmbeddedServer
 from millpond.errors import NoServer, Unavailable
@@ -65,7 +65,7 @@ class Household:
         self._common = common
         self._wire = wire
         self._pack = pack
-        self.limits = options.lane_limits or told_limits(folder.path, self._org, options.endpoint)
+        self.limits = self.limits_under(options)
         self._deaths = Deaths()
         self._stopping = asyncio.Event()
         self._workers_stopping = asyncio.Event()
@@ -196,11 +196,8 @@ class Household:
             lost=lost,
         )
 
-    async def quota_left(self) -> int | None:
-        """Characters that may still be used, None if they do not count. Starts the server only."""
-        options = self._options
-        if options.quota is None or options.endpoint not in COUNTED:
-            return None
+    async def used(self) -> int:
+        """Characters of the quota that are used. Starts the server only."""
         async with AsyncExitStack() as exits:
             exits.push_async_callback(self._stop_others)
             if self._settings.redis_url is None:
@@ -208,7 +205,12 @@ class Household:
             redis = await exits.enter_async_context(connect(self._url))
             store = Store(Gateway(redis, self._settings.partition))
             await self._say_hello(store)
-            return options.quota - await store.used(self._org)
+            return await store.used(self._org)
+
+    def limits_under(self, options: Options) -> tuple[Limit, ...] | None:
+        """The limits that hold under some options; None: nobody knows them yet."""
+        told = told_limits(self._folder.path, self._org, options.endpoint)
+        return options.lane_limits or told
 
     async def learn_limits(self, store: Store, told: str) -> None:
         """The provider has said what its limits are: they hold from now on, and next time."""

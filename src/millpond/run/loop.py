@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from millpond.domain.job import COUNTED
+from millpond.domain.job import COUNTED, Class
 from millpond.errors import NoServer, Refused, StoreUnavailable, Unavailable, UnknownFlow
 from millpond.failpoints import reached
 from millpond.run.collector import Collector
@@ -23,18 +24,15 @@ from millpond.run.feeder import Feeder, Portion
 from millpond.run.folder import Ended, write_end
 from millpond.run.household import Household
 from millpond.run.options import UNTIL_TOLD, Options
-from millpond.run.outlook import Reason, seconds_left, waiting_reason
-from millpond.run.preview import (
-    LATENCY_GUESS_MS,
-    Contents,
-    describe_preview,
-    preview,
-)
+from millpond.run.outlook import Crossings, seconds_left
+from millpond.run.preview import Contents, describe_preview, preview
 from millpond.run.progress import Progress, Standing, progress, say
 from millpond.run.summary import End, Summary, end_of, exit_code, summarize
+from millpond.scheduler.estimate import LATENCY_GUESS_MS
+from millpond.scheduler.explain import Reason, waiting_reason
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Store
-from millpond.store.view import OrgView, View
+from millpond.store.view import View
 
 log = structlog.get_logger()
 
@@ -74,6 +72,7 @@ class Run:
         self._portion: Portion | None = None
         self._life = 0
         self._careful = False
+        self._crossings = Crossings()
         self._succeeded_before = 0
 
     async def go(self) -> tuple[End, Summary]:
@@ -99,7 +98,9 @@ class Run:
         seen = preview(
             self._contents,
             self._household.limits,
-            quota_left=None if not self._counts(view) else _left(org),
+            quota_left=None
+            if org.quota is None or not self._counts(view)
+            else org.quota - org.spent,
             concurrency=self._options.concurrency,
             latency_ms=view.lane.latency_ms or LATENCY_GUESS_MS,
         )
@@ -240,9 +241,19 @@ class Run:
                 quiet=self._options.quiet,
             )
         self._careful = self._view.lane.share < 1
+        if self._counts(self._view):
+            self._tell_of_quota(self._view)
         shown.show(self._standing(self._view))
         fed = not moved and not self._feeder.room
         return end_of(self._view, fed=fed)
+
+    def _tell_of_quota(self, view: View) -> None:
+        org = view.org
+        for percent in self._crossings.look(org):
+            say(
+                f"{percent} % of the quota is used: {org.spent:,} of {org.quota:,} characters",
+                quiet=self._options.quiet,
+            )
 
     async def _learn(self, store: Store, view: View) -> None:
         """Take the limits from the provider's first reply; without them nobody may guess."""
@@ -268,7 +279,9 @@ class Run:
         while await self._collect_if_possible(store):
             pass
         with suppress(Unavailable, UnknownFlow):
-            self._view = await store.look(flow)
+            view = await store.look(flow)
+            # It rests since we said so: that is not what it waits for.
+            self._view = replace(view, flow=replace(view.flow, paused=False))
             if end is End.DONE:
                 summary = self._summary()
                 code = exit_code(end, failed=summary.failed)
@@ -290,7 +303,12 @@ class Run:
         return self._lines - self._collector.succeeded - self._collector.failed
 
     def _reason(self, view: View) -> Reason | None:
-        return waiting_reason(view, self._household.limits or UNTIL_TOLD, wall_s=time.time())
+        return waiting_reason(
+            view,
+            self._household.limits or UNTIL_TOLD,
+            wall_s=time.time(),
+            klass=Class.INTERACTIVE if self._options.interactive else Class.BULK,
+        )
 
     def _seconds_left(self, view: View) -> float | None:
         """An estimate, made anew every few seconds: a long file takes a moment to play forward."""
@@ -332,10 +350,6 @@ class Run:
             seconds=time.monotonic() - self._began_s,
             resume_command=shlex.join(["millpond", *sys.argv[1:]]),
         )
-
-
-def _left(org: OrgView) -> int | None:
-    return None if org.quota is None else org.quota - org.used - org.estimated
 
 
 class UnknownLimits(Refused):

@@ -1,8 +1,8 @@
 """What a run is asked to do, and what makes it the same run again."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,21 @@ _URLS = {Endpoint.GENERATE: "/v1/chat/completions", Endpoint.EMBED: "/v1/embeddi
 
 
 @dataclass(frozen=True, slots=True)
+class WhatIf:
+    """Another way to run, as it was written, and the options that it changes."""
+
+    written: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """The options of `millpond run`, checked.
 
     `service_time`: the provider's word on its service time is believed. `for_interactive`: what of
-    the limits bulk leaves free. `base_url` None: our own simulator or local model. `limits` are those that were named,
-    `quota` None: none, `model` None: what the file's lines name, else the profile's.
+    the limits bulk leaves free. `base_url` None: our own simulator or local model. `limits` are
+    those that were named, `quota` None: none, `model` None: what the file's lines name, else the
+    profile's.
     """
 
     file: Path | None
@@ -63,6 +72,7 @@ class Options:
     ledger: Path | None
     as_json: bool
     quiet: bool
+    what_if: tuple["WhatIf", ...] = ()
 
     @property
     def profile(self) -> Profile:
@@ -96,6 +106,9 @@ class Options:
             for limit in limits
             if (at := (limit.window_ms, limit.unit)) in kept
         )
+
+    def under(self, what_if: WhatIf) -> "Options":
+        return replace(self, **what_if.changes)
 
     @property
     def all_limits(self) -> Limits:

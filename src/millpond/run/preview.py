@@ -5,15 +5,12 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
-from millpond.clock import rfc3339
+from millpond.clock import duration, rfc3339
 from millpond.domain.forecast import Taken, last_release_ms
 from millpond.domain.limit import Limit, Unit
 from millpond.producer.records import Invalid, Reader
 from millpond.run.feeder import Lines, Wanted, Writer, skipping
-from millpond.run.progress import duration
 
-#: How long a call is taken to last while nobody has measured it.
-LATENCY_GUESS_MS = 1_000
 #: More calls than this in a window are not told apart.
 _AMOUNT_MOST = 1_000_000
 
@@ -113,17 +110,26 @@ class Preview:
     counted: bool
 
     def as_json(self, *, wall_s: float) -> dict[str, Any]:
-        ends = None if self.seconds is None else rfc3339(wall_s + self.seconds)
+        end = self._end(wall_s)
         return {
             "lines": self.contents.lines,
             "bad_lines": self.contents.bad_lines,
             "calls": self.contents.calls,
             "characters_max": self.contents.characters,
             "fits_quota": self.fits_quota,
-            "seconds": None if self.seconds is None else round(self.seconds, 3),
-            "ends_at": ends,
+            **end,
             "reason": self.reason,
         }
+
+    def as_what_if(self, written: str, *, wall_s: float) -> dict[str, Any]:
+        """The same for another way to run: what differs with it."""
+        end = self._end(wall_s)
+        return {"if": written, **end, "fits_quota": self.fits_quota, "reason": self.reason}
+
+    def _end(self, wall_s: float) -> dict[str, Any]:
+        if self.seconds is None:
+            return {"seconds": None, "ends_at": None}
+        return {"seconds": round(self.seconds, 3), "ends_at": rfc3339(wall_s + self.seconds)}
 
 
 def preview(
@@ -155,13 +161,21 @@ def describe_preview(seen: Preview, mode: str) -> str:
     text += f", {contents.calls:,} calls, at most {contents.characters:,} characters"
     if not seen.fits_quota:
         text += ", which is more than the quota has left"
-    if seen.seconds is None:
-        text += f"; {seen.reason}"
-    else:
-        text += f"; about {duration(seen.seconds)}"
-        if seen.reason and seen.fits_quota:
-            text += f" under {seen.reason}"
+    text += f"; {_how_long(seen)}"
     return text + ("; limited access: for testing" if mode == "limited" else "; full access")
+
+
+def describe_what_if(seen: Preview) -> str:
+    """How it would be otherwise, for people."""
+    text = _how_long(seen)
+    return text if seen.fits_quota else f"{text}, and more characters than the quota has left"
+
+
+def _how_long(seen: Preview) -> str:
+    if seen.seconds is None:
+        return f"{seen.reason}"
+    text = f"about {duration(seen.seconds)}"
+    return f"{text} under {seen.reason}" if seen.reason and seen.fits_quota else text
 
 
 def plan(limits: Sequence[Limit], contents: Contents, concurrency: int) -> tuple[int, list[Taken]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from millpond.clock import duration
+
 _LINE_EVERY_S = 5.0
 _RATE_OVER_S = 60.0
 
@@ -156,15 +158,3 @@ def describe(standing: Standing, rate: int) -> str:
     if standing.waits_for:
         parts.append(f"waits for {standing.waits_for}")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A length of time for people: 8s, 3m10s, 2h05m, 4d03h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3_600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86_400:
-        return f"{whole // 3_600}h{whole % 3_600 // 60:02}m"
-    return f"{whole // 86_400}d{whole % 86_400 // 3_600:02}h"

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from millpond.run.outlook import Reason, quota_stops
+from millpond.scheduler.explain import Reason, quota_stops
 from millpond.store.view import View
 
-#: A provider that nobody could connect to for so long ends the run.
+#: A provider that nobody could connect to, or that has answered nothing, for so long ends the run.
 UNREACHABLE_MOST_MS = 15 * 60_000
 
 
@@ -18,6 +18,7 @@ class End(StrEnum):
     QUOTA = "quota"
     KEY_REFUSED = "key_refused"
     UNREACHABLE = "unreachable"
+    UNWELL = "provider_unwell"
     NO_SERVER = "no_server"
     GAVE_UP = "gave_up"
     INTERRUPTED = "interrupted"
@@ -27,9 +28,20 @@ _EXIT = {
     End.QUOTA: 75,
     End.KEY_REFUSED: 77,
     End.UNREACHABLE: 69,
+    End.UNWELL: 69,
     End.NO_SERVER: 69,
     End.GAVE_UP: 1,
     End.INTERRUPTED: 130,
+}
+
+
+#: How the pauses begin that what the provider says brings about. (An operator's begin otherwise.)
+_PAUSES = {"quota:": End.QUOTA, "key:": End.KEY_REFUSED}
+
+#: What people are told of an end that needs more than its name.
+WORDS = {
+    End.UNWELL: "the provider has been unwell for 15 minutes: it answered no call",
+    End.UNREACHABLE: "nobody could connect to the provider for 15 minutes",
 }
 
 
@@ -42,14 +54,23 @@ def exit_code(end: End, *, failed: int) -> int:
 
 def end_of(view: View, *, fed: bool) -> End | None:
     """Whether the run must end for what the server says; `fed`: the file can add nothing now."""
-    paused, since_ms = view.lane.paused, view.lane.unreachable_since_ms
-    if paused is not None:
-        return End.QUOTA if paused.startswith("quota") else End.KEY_REFUSED
+    lane = view.lane
+    for pause, end in _PAUSES.items():
+        if lane.paused is not None and lane.paused.startswith(pause):
+            return end
+    if view.org.suspended or lane.paused is not None:
+        return None  # somebody's word began it, and somebody's word ends it
     if fed and quota_stops(view):
         return End.QUOTA
-    if since_ms is not None and view.now_ms - since_ms > UNREACHABLE_MOST_MS:
+    if _too_long(view.now_ms, lane.unreachable_since_ms):
         return End.UNREACHABLE
+    if _too_long(view.now_ms, lane.trouble_since_ms):
+        return End.UNWELL
     return None
+
+
+def _too_long(now_ms: int, since_ms: int | None) -> bool:
+    return since_ms is not None and now_ms - since_ms > UNREACHABLE_MOST_MS
 
 
 @dataclass(frozen=True, slots=True)

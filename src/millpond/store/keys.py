@@ -48,6 +48,16 @@ def lanes(partition: str, org: str) -> str:
     return f"{prefix(partition)}o:{org}:lanes"
 
 
+def stamps(partition: str, lane: str) -> str:
+    """When each of a lane's calls was counted, as long as a window needs it."""
+    return f"{prefix(partition)}l:{lane}:s"
+
+
+def flight(partition: str, lane: str) -> str:
+    """When each of a lane's calls in flight was released."""
+    return f"{prefix(partition)}l:{lane}:flight"
+
+
 def orgs(partition: str) -> str:
     """The set of all orgs that have been set."""
     return f"{prefix(partition)}orgs"

@@ -16,9 +16,18 @@ from millpond.domain.limit import Limit
 from millpond.errors import StoreUnavailable, UnknownFlow, UnknownPart
 from millpond.store import keys
 from millpond.store.gateway import Argument, Gateway
-from millpond.store.view import Explanation, View, read_explanation, read_view
+from millpond.store.view import (
+    Explanation,
+    Holds,
+    OrgView,
+    View,
+    read_explanation,
+    read_org,
+    read_view,
+)
 
 ACCEPT_MOST = 200
+HOLDS_MOST = 2_000
 _ROWS_MOST = 200
 
 #: How long after we stopped watching a call the provider may still come to count it.
@@ -325,6 +334,14 @@ class Store:
         """Stop expecting an answer of calls that were lost long ago; how many."""
         return int((await self.gateway.run("forget", org, age_ms, most))[1])
 
+    async def org(self, org: str) -> OrgView:
+        """How an org stands. Raises UnknownPart."""
+        key = keys.org(self.gateway.partition, org)
+        found = await self._read(self.gateway.redis.hgetall(key))
+        if not found:
+            raise UnknownPart("org", org)
+        return read_org({name.decode(): value.decode() for name, value in found.items()})
+
     async def used(self, org: str) -> int:
         """Characters that an org has used, those of calls of unknown outcome included."""
         key = keys.org(self.gateway.partition, org)
@@ -376,6 +393,21 @@ class Store:
             case other:
                 raise AssertionError(f"explain.lua replied {other}")
 
+    async def holds(self, lane: str) -> Holds:
+        """Which calls count in a lane's windows now, at most HOLDS_MOST of each kind."""
+        partition = self.gateway.partition
+        flight, stamps = keys.flight(partition, lane), keys.stamps(partition, lane)
+        redis, last = self.gateway.redis, HOLDS_MOST - 1
+        released = await self._read(redis.zrevrange(flight, 0, last, withscores=True))
+        counted = await self._read(redis.zrevrange(stamps, 0, last, withscores=True))
+        return Holds(_moments(released), _moments(counted))
+
+    async def weights(self, org: str) -> dict[str, float]:
+        """Of the users that have a weight other than 1."""
+        key = f"{keys.org(self.gateway.partition, org)}:weights"
+        found = await self._read(self.gateway.redis.hgetall(key))
+        return {user.decode(): float(weight) for user, weight in found.items()}
+
     async def adjust(
         self,
         org: str,
@@ -412,10 +444,14 @@ class Store:
         key = keys.records(self.gateway.partition, org, what)
         last = before if before == "+" else f"({before}"
         found = await self._read(self.gateway.redis.xrevrange(key, last, "-", count=most))
-        return [
-            Row(id.decode(), {k.decode(): v.decode() for k, v in fields.items()})
-            for id, fields in found
-        ]
+        return [_row(*one) for one in found]
+
+    async def ledger_after(self, org: str, after: str, *, most: int) -> list[Row]:
+        """Rows of an org's ledger, the oldest first, from the one after the row `after`."""
+        key = keys.records(self.gateway.partition, org, "ledger")
+        first = f"({after}" if after else "-"
+        found = await self._read(self.gateway.redis.xrange(key, first, "+", count=most))
+        return [_row(*one) for one in found]
 
     async def lanes(self, org: str) -> list[str]:
         """The lanes of an org."""
@@ -440,10 +476,7 @@ class Store:
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the server does not answer: {error}") from error
         entries = found[0][1] if found else []
-        return [
-            Row(id.decode(), {k.decode(): v.decode() for k, v in fields.items()})
-            for id, fields in entries
-        ]
+        return [_row(*one) for one in entries]
 
     def _settle_argument(self, one: Settlement) -> bytes:
         since = self.gateway.monotonic_ms() - one.counted_by_ms
@@ -495,6 +528,14 @@ def _heartbeat_arguments(worker: WorkerState) -> list[Argument]:
     for call in worker.held:
         args += [call.id, call.lane, call.flow, call.need, call.tokens, call.inputs, call.bulk]
     return args
+
+
+def _row(id: bytes, fields: dict[bytes, bytes]) -> Row:
+    return Row(id.decode(), {name.decode(): value.decode() for name, value in fields.items()})
+
+
+def _moments(found: list[tuple[bytes, float]]) -> tuple[int, ...]:
+    return tuple(int(at) for _, at in reversed(found))
 
 
 def _limits(limits: Sequence[Limit], bulk: Sequence[Limit]) -> list[tuple[int, int, str]]:

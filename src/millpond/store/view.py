@@ -12,12 +12,25 @@ from millpond.domain.job import Class
 @dataclass(frozen=True, slots=True)
 class OrgView:
     """Characters: the quota (None: none), used, reserved for calls in flight, and kept for
-    calls of unknown outcome."""
+    calls of unknown outcome. While it is `suspended` nothing goes."""
 
     quota: int | None
     used: int
     reserved: int
     estimated: int
+    suspended: bool = False
+    mode: str | None = None
+    reserve: str = "strict"
+
+    @property
+    def left(self) -> int | None:
+        """What is neither used nor spoken for; None: there is no quota."""
+        return None if self.quota is None else self.quota - self.spent - self.reserved
+
+    @property
+    def spent(self) -> int:
+        """What counts as used: calls of unknown outcome with all that they may have used."""
+        return self.used + self.estimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,11 @@ class FlowView:
     used: int
     reserved: int
     estimated: int
+    paused: bool = False
+    user: str = ""
+    klass: Class = Class.BULK
+    weight: float = 1.0
+    pack: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +78,8 @@ class LaneView:
     """`latency_ms`: mean time from release to headers; `told`: what the provider says of limits;
     `share`: how much of them is used, less than 1 after it refused calls that they allow;
     `refusals`: of all time. Since `trouble_since_ms` its breaker is open. `said`: what the
-    provider's own headers say."""
+    provider's own headers say. `counted`: its characters count against the quota; `paced`: bulk
+    always goes evenly; `credit`: the provider's word on its service time is believed."""
 
     flight: int
     paused: str | None
@@ -74,6 +93,9 @@ class LaneView:
     trouble_since_ms: int | None = None
     said: str | None = None
     refusals: int = 0
+    counted: bool = False
+    paced: bool = False
+    credit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +122,15 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
+class Holds:
+    """Calls that count in a lane's windows, as moments of logical time in order: when those in
+    flight were released, and when those that have ended were counted."""
+
+    released_ms: tuple[int, ...] = ()
+    counted_ms: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """How a lane stands, with the flows that take turns in it (at most 200). `slots`: calls that
     its workers could take now; `ready`: calls that wait for one of them."""
@@ -107,7 +138,6 @@ class Explanation:
     now_ms: int
     lane_id: str
     org_id: str
-    suspended: bool
     org: OrgView
     lane: LaneView
     lines: tuple[Line, ...]
@@ -115,7 +145,6 @@ class Explanation:
     ready: int
     flow_id: str | None
     flow: FlowView | None
-    flow_paused: bool
     job: JobView | None
 
 
@@ -125,7 +154,7 @@ def read_view(told: bytes, *, now_ms: int) -> View:
     windows = raw["lane"].pop("windows")
     return View(
         now_ms=now_ms,
-        org=_org(raw["org"]),
+        org=read_org(raw["org"]),
         flow=_flow(raw["flow"]),
         lane=_lane(raw["lane"], windows),
     )
@@ -139,8 +168,7 @@ def read_explanation(told: bytes, *, now_ms: int) -> Explanation:
         now_ms=now_ms,
         lane_id=raw["lane"]["id"],
         org_id=raw["org"]["id"],
-        suspended=raw["org"].get("status") == "suspended",
-        org=_org(raw["org"]),
+        org=read_org(raw["org"]),
         lane=_lane(raw["lane"], raw["windows"]),
         lines=tuple(
             Line(
@@ -158,17 +186,20 @@ def read_explanation(told: bytes, *, now_ms: int) -> Explanation:
         ready=int(raw["ready"]),
         flow_id=flow and flow["id"],
         flow=flow and _flow(flow),
-        flow_paused=bool(flow and "paused" in flow),
         job=job and _job(job),
     )
 
 
-def _org(org: dict[str, Any]) -> OrgView:
+def read_org(org: dict[str, Any]) -> OrgView:
+    """Read an org's record."""
     return OrgView(
-        quota=None if org["quota"] == "none" else int(org["quota"]),
+        quota=None if org.get("quota", "none") == "none" else int(org["quota"]),
         used=_count(org, "used"),
         reserved=_count(org, "reserved"),
         estimated=_count(org, "estimated"),
+        suspended=org.get("status") == "suspended",
+        mode=org.get("mode"),
+        reserve=org.get("reserve", "strict"),
     )
 
 
@@ -188,6 +219,11 @@ def _flow(flow: dict[str, Any]) -> FlowView:
         used=_count(flow, "used"),
         reserved=_count(flow, "reserved"),
         estimated=_count(flow, "estimated"),
+        paused="paused" in flow,
+        user=flow.get("user", ""),
+        klass=Class(flow.get("class", Class.BULK)),
+        weight=float(flow.get("weight", 1)),
+        pack=int(float(flow.get("pack", 1))),
     )
 
 
@@ -209,6 +245,9 @@ def _lane(lane: dict[str, Any], windows: list[dict[str, Any]]) -> LaneView:
         trouble_since_ms=_maybe(lane.get("trouble_since")),
         said=lane.get("said"),
         refusals=_count(lane, "refusals"),
+        counted=lane.get("counted") == "1",
+        paced=lane.get("paced") == "1",
+        credit=lane.get("credit") == "1",
     )
 
 

@@ -1,0 +1,1 @@
+"""What operators do: look at how things stand, at the books, and change what holds."""
