@@ -10,8 +10,6 @@ from millpond.store.view import Explanation, FlowView, Holds, LaneView, WindowVi
 
 #: How long a call is taken to last while nobody has measured it.
 LATENCY_GUESS_MS = 1_000
-#: Calls that bulk may make at once where it goes evenly (as release.lua has it).
-_BURST, _BURST_CAREFUL = 2, 1
 #: Stamps of calls are kept for the longest window that counts so few of them one by one, or for so
 #: long if there is none (as window.lua has it).
 _EXACT_MOST, _KEPT_MS = 1_000, 15_000
@@ -116,12 +114,12 @@ def _pace(seen: Explanation, klass: Class) -> Taken | None:
         return None
     careful = lane.share < 1
     chat = lane.paced or any(line.klass is Class.INTERACTIVE for line in seen.lines)
+    chat = chat or seen.now_ms - lane.chat_at_ms < window.window_ms
     if not careful and (klass is Class.INTERACTIVE or not chat):
         return None
-    burst = _BURST_CAREFUL if careful else _BURST
     latency_ms = latency_of(lane)
     step_ms = (window.window_ms + latency_ms) / (window.amount * lane.share)
-    return Taken(burst, burst * step_ms - latency_ms, [])
+    return Taken(1, step_ms - latency_ms, [])
 
 
 def _at_once(seen: Explanation, holds: Holds) -> int:

@@ -83,6 +83,79 @@ def test_a_wrong_option_is_named_with_what_is_wrong_and_what_would_be_right(
     assert [part for part in told if part not in message] == []
 
 
+@pytest.mark.parametrize(
+    "text", ["mode=half", "full", "quota=", "quota=5k", "limits=60/60s", "concurrency=0", "a=b", ""]
+)
+def test_a_what_if_that_cannot_be_is_refused(folder: Path, text: str) -> None:
+    assert "--what-if" in refused(folder, "run", "q.jsonl", "--dry-run", "--what-if", text)
+
+
+def test_a_what_if_goes_with_a_dry_run(folder: Path) -> None:
+    message = refused(folder, "run", "q.jsonl", "--what-if", "mode=full")
+
+    assert "goes with --dry-run" in message
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["org", "set", "--quota", "5k"], "a whole number of characters, or none"),
+        (["org", "set", "--mode", "full"], "--mode full --provider cohere"),
+        (["org", "set", "--provider", "cohere"], "--mode full --provider cohere"),
+        (["org", "set", "--weight", "anna"], "write USER=W"),
+        (["org", "set", "--weight", "anna=0"], "0.001 to 1000"),
+        (["org", "set", "--weight", "an na=1"], "is no name"),
+        (["lane", "set", "a.embed", "--limits", "embed=5/1s"], "without it"),
+        (["lane", "set", "a.embed", "--limits", "5"], "is no limit"),
+        (["lane", "set", "a.embed", "--for-interactive", "5"], "is no limit"),
+        (["lane", "set", "a.embed", "--pause", " "], "write why"),
+        (["lane", "set", "a.embed", "--pause", "x", "--resume"], "goes without --resume"),
+        (["lane", "set"], "LANE"),
+        (["flow", "set"], "FLOW"),
+        (["flow", "set", "r", "--weight", "0"], "--weight"),
+        (["quota", "settle", "--used", "5"], "--why"),
+        (["quota", "settle", "--why", "x"], "--call ID --characters N, or --used N"),
+        (["quota", "settle", "--why", "x", "--call", "1"], "--call ID --characters N"),
+        (["quota", "settle", "--why", "x", "--call", "1", "--used", "5"], "goes without --call"),
+        (["quota", "settle", "--why", "", "--used", "5"], "write why"),
+        (["quota", "enter", "--why", "x"], "--characters"),
+        (["quota", "ledger", "--most", "0"], "--most"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_of_an_operator_is_refused(
+    folder: Path, command: list[str], told: str
+) -> None:
+    assert told in refused(folder, *command).replace("│ │ ", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["explain"],
+        ["explain", "r1"],
+        ["events"],
+        ["audit"],
+        ["quota", "show"],
+        ["quota", "ledger", "--verify"],
+        ["quota", "unknown"],
+        ["quota", "enter", "--characters", "5", "--why", "x"],
+        ["org", "set", "--suspend"],
+        ["lane", "set", "a.embed", "--paced"],
+        ["flow", "set", "r1", "--pause"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_run_and_a_server_an_operator_is_told_what_to_name(
+    folder: Path, command: list[str]
+) -> None:
+    result = invoke(*command)
+
+    assert (result.exit_code, result.stdout) == (69, "")
+    assert "no run is alive here (.millpond); name a server" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["q.jsonl"]
+
+
 def test_a_file_that_holds_no_key_is_refused_without_showing_it(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

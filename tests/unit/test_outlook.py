@@ -7,7 +7,14 @@ import pytest
 from millpond.domain.limit import Limit, parse_limit
 from millpond.run.outlook import Crossings, seconds_left
 from millpond.run.preview import Contents
-from millpond.run.summary import UNREACHABLE_MOST_MS, End, end_of, exit_code, summarize
+from millpond.run.summary import (
+    UNREACHABLE_MOST_MS,
+    WORDS,
+    End,
+    end_of,
+    exit_code,
+    summarize,
+)
 from millpond.scheduler.explain import Reason, Why, quota_stops, waiting_reason
 from millpond.store.view import FlowView, LaneView, OrgView, View, WindowView
 
@@ -276,6 +283,56 @@ def test_a_provider_that_nobody_can_connect_to_ends_the_run_after_a_quarter_of_a
     assert end_of(view(lane(unreachable_since_ms=since_ms - 1)), fed=True) is End.UNREACHABLE
 
 
+def test_a_provider_that_is_unwell_ends_the_run_after_a_quarter_of_an_hour_too() -> None:
+    since_ms = NOW_MS - UNREACHABLE_MOST_MS
+    unwell = replace(lane(), trouble_since_ms=since_ms)
+
+    assert end_of(view(unwell), fed=True) is None
+    assert end_of(view(replace(unwell, trouble_since_ms=since_ms - 1)), fed=True) is End.UNWELL
+    assert "unwell for 15 minutes" in WORDS[End.UNWELL]
+
+
+def test_what_an_operator_has_stopped_ends_no_run_however_long() -> None:
+    long = replace(lane(unreachable_since_ms=0), trouble_since_ms=0)
+    suspended = replace(ORG, suspended=True)
+
+    assert end_of(view(replace(long, paused="paused: key: is new")), fed=True) is None
+    assert end_of(view(long, org=suspended, flow=PARKED), fed=True) is None
+    # But for what the provider itself has said.
+    refused = replace(long, paused="key: wrong (401)")
+    assert end_of(view(refused, org=suspended), fed=True) is End.KEY_REFUSED
+
+
+def test_a_run_waits_for_what_an_operator_has_stopped_and_says_so() -> None:
+    seen = view(lane(window(MINUTE, 60), window(DAY, 0)), org=replace(ORG, suspended=True))
+
+    assert reason(seen) == Reason(Why.SUSPENDED, "suspended")
+    paused = view(lane(window(MINUTE, 60), window(DAY, 0)), flow=replace(FLOW, paused=True))
+    assert reason(paused) == Reason(Why.PAUSED, "paused: the flow")
+
+
+def test_each_threshold_of_the_quota_is_told_once_when_it_is_crossed() -> None:
+    crossings = Crossings()
+
+    def spent(characters: int, quota: int | None = 1_000) -> list[int]:
+        return crossings.look(OrgView(quota, characters - 9, 0, 9))
+
+    assert [spent(n) for n in (10, 499, 500, 799, 1_000, 1_001)] == [
+        [],
+        [],
+        [50],
+        [],
+        [80, 100],
+        [],
+    ]
+    # A larger quota takes them back.
+    assert [spent(1_001, quota) for quota in (1_500, None, 1_001)] == [[], [], [50, 80, 100]]
+
+
+def test_a_run_that_goes_on_is_told_of_the_highest_threshold_only() -> None:
+    assert Crossings().look(OrgView(1_000, 850, 0, 0)) == [80]
+
+
 @pytest.mark.parametrize(
     ("end", "failed", "code"),
     [
@@ -285,6 +342,7 @@ def test_a_provider_that_nobody_can_connect_to_ends_the_run_after_a_quarter_of_a
         (End.QUOTA, 2, 75),
         (End.KEY_REFUSED, 2, 77),
         (End.UNREACHABLE, 2, 69),
+        (End.UNWELL, 2, 69),
         (End.NO_SERVER, 0, 69),
         (End.GAVE_UP, 2, 1),
         (End.INTERRUPTED, 2, 130),

@@ -13,7 +13,15 @@ from millpond.domain.request import Common
 from millpond.producer.records import Format, Reader
 from millpond.providers.cohere import Cohere
 from millpond.run.feeder import Lines, Writer
-from millpond.run.preview import Contents, Preview, describe_preview, plan, preview, read_contents
+from millpond.run.preview import (
+    Contents,
+    Preview,
+    describe_preview,
+    describe_what_if,
+    plan,
+    preview,
+    read_contents,
+)
 
 #: A hundred calls of 50 characters and 40 tokens each, at their most.
 HUNDRED = Contents(lines=103, bad_lines=3, characters=5_000, tokens=4_000)
@@ -255,3 +263,19 @@ def test_programs_are_told_the_same_keys_always() -> None:
 )
 def test_people_are_told_what_to_expect(one: Preview, mode: str, told: str) -> None:
     assert describe_preview(one, mode) == told
+
+
+def test_another_way_to_run_is_told_with_what_differs() -> None:
+    spent = seen("60/60s", quota_left=4_999)
+
+    assert spent.as_what_if("quota=4999", wall_s=1_700_000_000) == {
+        "if": "quota=4999",
+        "seconds": 61.0,
+        "ends_at": "2023-11-14T22:14:21Z",
+        "fits_quota": False,
+        "reason": "quota",
+    }
+    assert describe_what_if(spent) == "about 1m01s, and more characters than the quota has left"
+    assert describe_what_if(seen("60/60s")) == "about 1m01s under 60/60s"
+    assert describe_what_if(seen()) == "the provider's limits are not known yet"
+    assert seen().as_what_if("mode=full", wall_s=0)["ends_at"] is None

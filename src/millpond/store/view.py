@@ -79,7 +79,8 @@ class LaneView:
     `share`: how much of them is used, less than 1 after it refused calls that they allow;
     `refusals`: of all time. Since `trouble_since_ms` its breaker is open. `said`: what the
     provider's own headers say. `counted`: its characters count against the quota; `paced`: bulk
-    always goes evenly; `credit`: the provider's word on its service time is believed."""
+    always goes evenly, else until a window after `chat_at_ms`, when an interactive job went;
+    `credit`: the provider's word on its service time is believed."""
 
     flight: int
     paused: str | None
@@ -96,6 +97,7 @@ class LaneView:
     counted: bool = False
     paced: bool = False
     credit: bool = False
+    chat_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,7 @@ def _lane(lane: dict[str, Any], windows: list[dict[str, Any]]) -> LaneView:
         counted=lane.get("counted") == "1",
         paced=lane.get("paced") == "1",
         credit=lane.get("credit") == "1",
+        chat_at_ms=_count(lane, "chat_at"),
     )
 
 
