@@ -4,8 +4,12 @@
 -- a user. Who was served moves on by 1 / weight. Who has nothing in line keeps its tag in `:idle` until
 -- virtual time has passed it, so that going and coming back gains nothing. There the member '' is
 -- virtual time: the start tag that was served last.
+--
+-- Who is new comes a little behind virtual time, so that it goes on however many are new, and in the
+-- order of arrival.
 
 local CLASS_WEIGHT = {i = 16, b = 1}
+local BEHIND, BEHIND_EACH = 1 / 16, 1e-7
 
 -- A user may have no name: it rests under another one.
 local NAMELESS = '\0'
@@ -21,7 +25,10 @@ local function join(level, member)
   if redis.call('ZSCORE', level, member) then return end
   local idle = level .. ':idle'
   local v, stood = unpack(redis.call('ZMSCORE', idle, '', bed(member)))
-  redis.call('ZADD', level, math.max(tonumber(v) or 0, tonumber(stood) or 0), member)
+  v, stood = tonumber(v) or 0, tonumber(stood)
+  local tag = stood
+  if not stood or stood <= v then tag = v + BEHIND + redis.call('ZCARD', level) * BEHIND_EACH end
+  redis.call('ZADD', level, tag, member)
   if stood then redis.call('ZREM', idle, bed(member)) end
 end
 
