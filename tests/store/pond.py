@@ -220,9 +220,11 @@ class Pond:
         assert [call.jobs[0].id for call in claimed] == list(ids)
         return claimed
 
-    async def pass_through(self, calls: int, *, at_once: int = 1) -> list[Claimed]:
+    async def pass_through(
+        self, calls: int, *, at_once: int = 1, every_ms: int = 0
+    ) -> list[Claimed]:
         """So many calls go, `at_once` of them in one decision, and end at once; fewer if no more
-        may. There is always a worker."""
+        may. There is always a worker, and a call takes `every_ms`."""
         through: list[Claimed] = []
         while len(through) < calls:
             most = min(at_once, calls - len(through))
@@ -233,6 +235,7 @@ class Pond:
                 break
             await self.store.settle([self.settlement(call) for call in gone])
             through += gone
+            await self.jump(every_ms * len(gone))
         return through
 
     async def settle(self, call: Claimed | str, end: End = "succeeded", **how: Any) -> str:
@@ -379,6 +382,11 @@ class Pond:
             await self.command(
                 "ZADD", f"{PREFIX}l:acme.{endpoint}:flight", self.now_ms, f"flying{i}"
             )
+
+    async def keys_of(self, start: str) -> list[str]:
+        """All keys that begin so, without the partition's prefix."""
+        found: list[bytes] = await self.command("KEYS", f"{PREFIX}{start}*")
+        return sorted(key.decode()[len(PREFIX) :] for key in found)
 
     async def snapshot(self) -> dict[bytes, bytes]:
         """What the server knows, to be put back with `forget_since`."""

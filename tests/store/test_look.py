@@ -44,6 +44,7 @@ async def test_a_flow_that_was_just_opened_has_nothing(pond: Pond) -> None:
         shut_until_ms=0,
         shut_reason="",
         unreachable_since_ms=None,
+        counted=True,
         windows=(WindowView(amount=60, window_ms=60_000, used=0, frees_at_ms=None),),
     )
 
@@ -86,6 +87,7 @@ async def test_everything_is_counted(pond: Pond) -> None:
         shut_until_ms=began_ms + 2_000,
         shut_reason="refused",
         unreachable_since_ms=None,
+        counted=True,
         latency_ms=0,
         share=view.lane.share,
         windows=(
