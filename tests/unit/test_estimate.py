@@ -7,10 +7,11 @@ import pytest
 from millpond.domain.forecast import Line
 from millpond.domain.job import Class
 from millpond.scheduler.estimate import Estimate, estimate, lines_of, places, slots_of
-from millpond.store.view import Explanation, Holds, LaneView, OrgView, WindowView
-from test_explain import FLOW, NOW_MS
+from millpond.store.view import Explanation, FlowView, Holds, LaneView, OrgView, WindowView
 
+NOW_MS = 1_000_000
 MINUTE_MS = 60_000
+FLOW = FlowView(10, 10, 10, 0, None, 0, None, 0, 0, 0, 0, 0, 0, 0)
 ONE = Line(Class.BULK, "", "r", 10)
 
 
@@ -89,11 +90,11 @@ def test_jobs_that_share_calls_take_fewer() -> None:
 
 
 def test_nothing_goes_before_a_shut_lane_opens() -> None:
-    shut = {"shut_until_ms": NOW_MS + 9_000}
+    until_ms = NOW_MS + 9_000
 
-    assert goes_s(seen(limit(5), **shut), 1) == 9
-    assert goes_s(seen(limit(5), **shut), 6) == 69.5
-    assert goes_s(seen(**shut), 1) == 9
+    assert goes_s(seen(limit(5), shut_until_ms=until_ms), 1) == 9
+    assert goes_s(seen(limit(5), shut_until_ms=until_ms), 6) == 69.5
+    assert goes_s(seen(shut_until_ms=until_ms), 1) == 9
     assert goes_s(seen(limit(5), shut_until_ms=NOW_MS - 1), 1) == 0
 
 
