@@ -186,8 +186,7 @@ async def together(
     try:
         async with asyncio.timeout(START_S):
             while int(await redis.get("ready") or 0) < len(commands):
-                if any(process.returncode for process in working):
-                    raise Failed(tail(log))
+                check([process.returncode for process in working], log)
                 await asyncio.sleep(0.02)
         await redis.set("go", 1)
         try:
@@ -198,8 +197,7 @@ async def together(
     finally:
         for process in working:
             await processes.stop(process, grace_s=GRACE_S)
-    if any(ends):
-        raise Failed(tail(log))
+    check(ends, log)
     return True
 
 
@@ -224,8 +222,7 @@ async def ourselves(folder: Path, scenario: Scenario, base_url: str) -> bool:
         return False
     finally:
         await processes.stop(process, grace_s=GRACE_S)
-    if ended:
-        raise Failed(tail(log))
+    check([ended], log)
     return True
 
 
@@ -245,8 +242,10 @@ async def launch(log: Path, command: Sequence[str]) -> asyncio.subprocess.Proces
         return await processes.start(command, output=output)
 
 
-def tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-4_000:]
+def check(codes: Sequence[int | None], log: Path) -> None:
+    """Processes may run or have ended well, nothing else."""
+    if any(codes):
+        raise Failed(f"exit codes {codes}\n{log.read_text(errors='replace')[-4_000:]}")
 
 
 def prompts(scenario: Scenario) -> list[str]:
