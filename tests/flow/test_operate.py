@@ -398,6 +398,27 @@ def test_a_dry_run_says_what_else_it_would_come_to(tmp_path: Path) -> None:
     assert "what_if" not in plain.summary
 
 
+@pytest.mark.slow
+def test_a_run_whose_provider_is_unwell_says_so_and_since_when(
+    tmp_path: Path,
+) -> None:
+    prompts(tmp_path / FILE, 40)
+    with simulator(tmp_path / "p", "--fault", "503=1", "--limits", "none") as provider:
+        options = ("--base-url", provider.url, "--limits", "generate=40/1s")
+        with running(tmp_path, "run", FILE, *options) as command:
+            wait_until(lambda: "provider unwell since" in command.err(), what="the breaker")
+            told = Beside(tmp_path).one("explain", run_in(tmp_path))
+            assert command.process.poll() is None
+            command.interrupt()
+            ended = command.wait()
+
+    assert told["waits"]["why"] == "unwell"
+    assert told["waits"]["since"]["in_s"] <= 0
+    assert told["lane"]["unwell_since"] == told["waits"]["since"]
+    assert ended.code == 130
+    assert "40 waiting (for provider unwell since" in ended.err
+
+
 def test_nothing_is_left_behind_where_no_run_is_alive(tmp_path: Path) -> None:
     before = set(os.listdir("/tmp"))
 
