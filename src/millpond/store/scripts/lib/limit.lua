@@ -30,7 +30,7 @@ local function count_flight(lane, units)
   for _, unit in ipairs(units) do redis.call('HSET', P .. 'l:' .. lane, 'flight:' .. unit, sums[unit] or 0) end
 end
 
--- A ring begins: with the stamps that are known, and older calls as of the moment up to which they are
+-- A ring begins: with the stamps that are there, and older calls as of the moment up to which they are
 -- known by number only. Of other units nothing is known, so it starts as full as can be.
 local function begin_ring(lane, limit, complete, before)
   local r, l = ring(lane, limit), P .. 'l:' .. lane
@@ -38,8 +38,8 @@ local function begin_ring(lane, limit, complete, before)
     if limit[1] < COUNTS_ONLY then ring_add(r, now, limit[1]) end
     return
   end
-  ring_add(r, complete, math.min(before, limit[1]))
-  local stamps = redis.call('ZRANGE', l .. ':s', '(' .. math.max(complete, now - limit[2]), '+inf', 'BYSCORE', 'WITHSCORES')
+  ring_add(r, complete, before)
+  local stamps = redis.call('ZRANGE', l .. ':s', '(' .. now - limit[2], '+inf', 'BYSCORE', 'WITHSCORES')
   for i = 2, #stamps, 2 do ring_add(r, tonumber(stamps[i]), 1) end
 end
 
