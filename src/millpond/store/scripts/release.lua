@@ -74,7 +74,7 @@ local function fits_others(others, units, alone)
   for _, other in ipairs(others) do
     local wanted = units[other.unit]
     local lacking = (alone and math.min(wanted, other.amount) or wanted) - other.left
-    if lacking > 0 then
+    if lacking > 0 and not (other.unit == 'bulk' and wanted == 0) then
       fits = false
       at = at and math.max(at, other.frees(lacking) or math.huge)
     end
@@ -311,7 +311,7 @@ local function may_go(s)
       bulk_at = math.max(bulk_at or 0, at or math.huge)
     end
   end
-  return {i = true, b = not bulk_at}, bulk_at
+  return {i = true, b = not bulk_at}, bulk_at and bulk_at < math.huge and bulk_at or nil
 end
 
 local function class_of(s, may)
