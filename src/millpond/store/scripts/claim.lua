@@ -18,7 +18,7 @@ local w = P .. 'w:' .. worker
 local pool, last_seq, last, told_life = unpack(redis.call('HMGET', w, 'pool', 'seq', 'last', 'life'))
 if not pool or tonumber(told_life) ~= life then return reply('unknown') end
 
-local JOBS_MOST = 400   -- of all calls together, but for the first
+local JOBS_MOST = 400   -- who has so many is given no more calls
 
 local function describe(call)
   local told = {call.id, call.lane, call.org, call.flow, call.need, call.units.tokens, call.units.inputs, call.units.bulk,
@@ -52,13 +52,13 @@ if not all_reported() then return reply('claimed') end
 
 local ready = P .. 'ready:' .. pool
 local share = math.ceil(redis.call('LLEN', ready) / math.max(1, redis.call('ZCARD', P .. 'workers')))
-local ids, jobs = {}, 0
+local ids, jobs, back = {}, 0, {}
 while #claimed < math.min(most, share) and jobs < JOBS_MOST do
   local id = redis.call('LPOP', ready)
   if not id then break end
   local call = read_call(id)
   if call and stopped(call) then
-    unsend(call)
+    back[#back + 1] = call
   elseif call then
     call.state, call.worker = 'running', worker
     redis.call('HSET', P .. 'c:' .. id, 'state', 'running', 'worker', worker, 'seq', seq)
@@ -69,6 +69,7 @@ while #claimed < math.min(most, share) and jobs < JOBS_MOST do
     jobs = jobs + #call.jobs
   end
 end
+for i = #back, 1, -1 do unsend(back[i]) end   -- the first comes to the head of the line
 redis.call('HSET', w, 'seq', seq, 'last', table.concat(ids, ','))
 redis.call('HINCRBY', w, 'free', -#ids)
 redis.call('HINCRBY', M, 'free:' .. pool, -#ids)
