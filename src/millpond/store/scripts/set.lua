@@ -90,7 +90,11 @@ local function open_lane()
   -- A flow that names a lane which is not there has made calls in it.
   local was_there = flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
   if not known and (lane.lost or was_there) then count_as_full(lane.id) end
-  if lane.paused == '' or lane.again then redis.call('HDEL', l, 'paused') end
+  local paused = redis.call('HGET', l, 'paused')
+  if paused and (lane.paused == '' or lane.again) then
+    redis.call('HDEL', l, 'paused')
+    changes[#changes + 1] = {'lane', lane.id, 'paused', paused, ''}
+  end
   if lane.paused and lane.paused ~= '' then write('lane', lane.id, l, {paused = lane.paused}) end
   if lane.again then
     redis.call('HDEL', l, 'share', 'share_at', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since',
@@ -103,10 +107,11 @@ end
 -- What the flow has let go and nobody has claimed yet would go with the old lane's key.
 local function leave_lane(old_lane)
   local ready = P .. 'ready:' .. (redis.call('HGET', P .. 'l:' .. old_lane, 'pool') or '')
-  for _, id in ipairs(redis.call('LRANGE', ready, 0, READY_MOST)) do
-    local call = read_call(id)
+  local ids = redis.call('LRANGE', ready, 0, READY_MOST)
+  for i = #ids, 1, -1 do   -- the first comes to the head of the line
+    local call = read_call(ids[i])
     if call and call.flow == flow.id and call.lane == old_lane then
-      redis.call('LREM', ready, 0, id)
+      redis.call('LREM', ready, 0, call.id)
       unsend(call)
     end
   end
@@ -116,7 +121,8 @@ local function open_flow()
   local f = P .. 'f:' .. flow.id
   local old_lane, old_org, class, user, pack, pack_most, paused =
     unpack(redis.call('HMGET', f, 'lane', 'org', 'class', 'user', 'pack', 'pack_most', 'paused'))
-  local new_lane, new_org = lane and lane.id or old_lane, org.id
+  local whole = flow.attempts
+  local new_lane, new_org = whole and lane and lane.id or old_lane, org.id
   local moves = old_lane and (old_lane ~= new_lane or (flow.class and flow.class ~= class) or (flow.user and flow.user ~= user))
   if moves then step_out(old_lane, class, user, flow.id) end
   if old_org and old_org ~= new_org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow.id) == 1 then
@@ -134,19 +140,24 @@ local function open_flow()
   if flow.paused then
     write('flow', flow.id, f, {paused = true})
     step_out(new_lane, flow.class or class, flow.user or user, flow.id)
-  else
-    if paused then changes[#changes + 1] = {'flow', flow.id, 'paused', '1', ''} end
-    redis.call('HDEL', f, 'paused')
-    enter(flow.id)
-    look_again(flow.id, now)
+    return
   end
+  if paused and (whole or flow.paused == false) then
+    redis.call('HDEL', f, 'paused')
+    changes[#changes + 1] = {'flow', flow.id, 'paused', '1', ''}
+  end
+  enter(flow.id)
+  look_again(flow.id, now)
 end
 
-local function stands_there(key, whole) return whole or redis.call('EXISTS', key) == 1 end
+-- What is not told whole is changed: it must be there, and be this org's.
+local function is_ours(key) return redis.call('HGET', key, 'org') == org.id end
+local whole_lane = lane and lane.limits and lane.pool
+local whole_flow = flow and lane and flow.attempts
 
-if not stands_there(o, org.quota) then return reply('unknown', 'org') end
-if lane and not stands_there(P .. 'l:' .. lane.id, lane.limits and lane.pool) then return reply('unknown', 'lane') end
-if flow and not stands_there(P .. 'f:' .. flow.id, lane and flow.attempts) then return reply('unknown', 'flow') end
+if redis.call('EXISTS', o) == 0 and not (org.quota and whole_lane) then return reply('unknown', 'org') end
+if lane and not whole_lane and not is_ours(P .. 'l:' .. lane.id) then return reply('unknown', 'lane') end
+if flow and not whole_flow and not is_ours(P .. 'f:' .. flow.id) then return reply('unknown', 'flow') end
 
 open_org()
 if lane then open_lane() end
