@@ -71,10 +71,10 @@ end
 
 local function open_lane()
   local l = P .. 'l:' .. lane.id
-  local known = redis.call('EXISTS', l) == 1
+  local known, was_there = redis.call('HEXISTS', l, 'org') == 1, false
   if not known then
     redis.call('HSET', l, 'org', org.id, 'life', life, 'tag', 0, 'complete', now, 'before', 0, 'limits', '[]')
-    redis.call('SADD', o .. ':lanes', lane.id)
+    was_there = redis.call('SADD', o .. ':lanes', lane.id) == 0
     redis.call('ZADD', P .. 'idle', now, lane.id)
   end
   write('lane', lane.id, l, {pool = lane.pool, counted = lane.counted, credit = lane.credit, paced = lane.paced})
@@ -87,8 +87,8 @@ local function open_lane()
       redis.call('HDEL', l, 'share', 'share_at')
     end
   end
-  -- A flow that names a lane which is not there has made calls in it.
-  local was_there = flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
+  -- A lane that an org or a flow knows and that is not there was lost, and calls were made in it.
+  was_there = was_there or flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
   if not known and (lane.lost or was_there) then count_as_full(lane.id) end
   local paused = redis.call('HGET', l, 'paused')
   if paused and (lane.paused == '' or lane.again) then
