@@ -50,7 +50,7 @@ local function made_before(lane, old, window, ever)
   for _, limit in ipairs(old) do
     if limit[4] and limit[3] == 'calls' and limit[2] >= window then
       local _, total = ring_now(ring(lane, limit))
-      most = math.min(most, total)
+      most = math.min(most, total - redis.call('ZCOUNT', l .. ':s', '(' .. now - limit[2], '+inf'))
     end
   end
   return math.max(0, most)
