@@ -173,6 +173,18 @@ async def test_a_ready_call_that_was_paused_meanwhile_is_given_back(
     assert (await pond.rows())[-1].fields["outcome"] == "unsent"
 
 
+async def test_ready_calls_that_are_given_back_keep_their_order(pond: Pond) -> None:
+    await pond.open()
+    await pond.accept("j1", "j2", "j3")
+    await pond.beat()
+    await pond.release(2)
+    await pond.store.pause("f")
+
+    assert await pond.claim() == []
+
+    assert await pond.line() == ["j1", "j2", "j3"]
+
+
 async def test_paused_calls_do_not_use_up_what_a_worker_may_claim(pond: Pond) -> None:
     await pond.open(flow="f")
     await pond.open(flow="g")

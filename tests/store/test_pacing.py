@@ -46,7 +46,7 @@ async def test_without_chats_bulk_goes_as_fast_as_the_limit_allows(pond: Pond) -
     assert await went(pond) == 60
 
 
-async def test_while_somebody_waits_two_bulk_calls_go_at_once_and_then_one_for_each_part_of_the_window(
+async def test_while_somebody_waits_two_calls_go_at_once_and_then_one_each_second(
     pond: Pond,
 ) -> None:
     await open_both(pond, "60/60s", chats=1)

@@ -267,6 +267,22 @@ async def test_who_waits_for_more_of_its_pack_loses_no_turn(pond: Pond) -> None:
     assert "f" in flows(await pond.pass_through(2))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="each job that comes makes the pack wait anew, so it waits until it is full"
+)
+async def test_though_jobs_keep_coming_a_pack_waits_no_longer_than_that_moment(pond: Pond) -> None:
+    await pond.open(WIDE, pack=96)
+    await pond.beat()
+    released = 0
+    for i in range(10):
+        await pond.accept(f"j{i}", pack="k")
+        await pond.store.promote(200)
+        released += (await pond.release())[0]
+        await pond.jump(100)
+
+    assert released >= 1
+
+
 async def test_a_chat_waits_for_nobody(pond: Pond) -> None:
     await pond.open(WIDE, klass=Class.INTERACTIVE, pack=4)
     await pond.beat()
@@ -543,6 +559,61 @@ async def test_an_answer_never_ends_a_job_of_another_call(pond: Pond) -> None:
     assert await pond.state("a") == "succeeded"
     assert await pond.state("c") == "running"
     assert await pond.field("j:c", "call") == two.id
+
+
+async def forgotten(pond: Pond) -> Claimed:
+    """A running pack of which a server that came back has forgotten everything but its jobs."""
+    await pond.open(WIDE, "1000inputs/60s", pack=3, quota=10_000)
+    await pond.accept("a", "b", "c", need=100, tokens=5, pack="k")
+    await pond.beat()
+    known = await pond.snapshot()
+    await pond.release()
+    [call] = await pond.claim()
+    await pond.forget_since(known)
+    return call
+
+
+async def test_a_pack_that_the_server_has_forgotten_is_held_again_with_all_that_it_holds(
+    pond: Pond,
+) -> None:
+    call = await forgotten(pond)
+
+    await pond.beat(seq=1, free=9, held=[call])
+
+    assert await pond.flight() == 1
+    assert await pond.number("l:acme.generate", "flight:inputs") == 3
+    assert await pond.books() == (300, 0, 0)
+    assert await pond.flow_books() == (300, 0, 0)
+
+
+async def test_a_forgotten_pack_that_is_held_again_gives_back_what_it_held_when_it_ends(
+    pond: Pond,
+) -> None:
+    call = await forgotten(pond)
+    await pond.beat(seq=1, free=9, held=[call])
+
+    await pond.settle(call, used=70)
+
+    assert await pond.flight() == 0
+    assert await pond.number("l:acme.generate", "flight:inputs") == 0
+    assert await pond.books() == (0, 0, 70)
+    assert await pond.flow_books() == (0, 0, 70)
+
+
+async def test_a_forgotten_pack_that_ends_first_is_charged_once_and_names_its_jobs(
+    pond: Pond,
+) -> None:
+    call = await forgotten(pond)
+
+    assert await pond.settle(call, used=70) == "late"
+    assert await pond.settle(call, used=70) == "late"
+
+    assert await pond.books() == (0, 0, 70)
+    assert [row.fields for row in await pond.rows()] == [
+        {"call": call.id, "jobs": "a,b,c", "outcome": "known", "characters": "70"}
+    ]
+    windows = (await pond.store.look("f")).lane.windows
+    assert [window.used for window in windows] == [1, 3]
 
 
 # ---------------------------------------------------------------- how large

@@ -22,7 +22,7 @@ def pond(store: Store, redis: Redis, time: TestTime) -> Pond:
 async def asked(
     pond: Pond, *jobs: str, need: int = 600, base: int = 100, held: Sequence[Claimed] = ()
 ) -> list[Claimed]:
-    """Jobs with prompts of 100 characters, and answers of 500 at most; the worker has other calls."""
+    """Jobs with prompts of 100 characters, and answers of 500 at most; `held` go on."""
     await pond.accept(*jobs, need=need, base=base)
     await pond.beat(free=200, held=held)
     await pond.release()

@@ -322,6 +322,16 @@ async def test_what_it_let_go_in_the_old_lane_and_nobody_claimed_is_given_back(
     assert {call.lane for call in await pond.claim()} == {"acme.generate", "acme.embed"}
 
 
+async def test_it_comes_back_in_its_order(pond: Pond) -> None:
+    await pond.open(endpoint="generate")
+    await ready_jobs(pond, "j1", "j2", "j3")
+    await pond.release(2)
+
+    await pond.open(endpoint="embed")
+
+    assert await pond.line() == ["j1", "j2", "j3"]
+
+
 async def test_parked_jobs_of_a_flow_that_moves_to_another_org_wait_for_its_quota(
     pond: Pond,
 ) -> None:
