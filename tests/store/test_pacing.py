@@ -370,9 +370,6 @@ async def test_an_amount_for_bulk_that_comes_later_counts_every_call_of_the_wind
     assert await went(pond) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a class that may not go keeps its tag, however far virtual time has gone"
-)
 async def test_bulk_that_had_to_wait_does_not_go_before_chats_for_what_it_missed(
     pond: Pond,
 ) -> None:

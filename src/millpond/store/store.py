@@ -180,6 +180,7 @@ class Store:
                     "attempts": attempts,
                     "crashes": crashes,
                     "pack": pack,
+                    "paused": False,
                 },
             },
             common,

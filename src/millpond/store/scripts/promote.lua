@@ -80,7 +80,6 @@ local function forget_windows(lane)
     redis.call('HDEL', l, r.base, r.total)
   end
   redis.call('HDEL', l, 'bucket', 'bucket_at', 'chat_at')
-  if not forget_turns(lane) then redis.call('ZADD', P .. 'idle', now, lane) end
 end
 
 for _, lane in ipairs(redis.call('ZRANGE', P .. 'idle', '-inf', now, 'BYSCORE', 'LIMIT', 0, 5)) do

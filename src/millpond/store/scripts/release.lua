@@ -17,6 +17,7 @@
 local SERVED_AT_ONCE = 20   -- calls of one lane before another has its turn
 local LOOKED_MOST = 200     -- jobs
 local LINGER_MS = 250       -- how long a pack that is not full waits for more of a flow that is being fed
+local OTHER_CLASS = {i = 'b', b = 'i'}
 local BURST = 2             -- calls of the bucket that paces bulk
 local TROUBLE_MOST = 10     -- see settle
 local P99_FROM = 20         -- answers that have been seen before the p99 of their sizes is believed
@@ -88,22 +89,23 @@ end
 local function head_of(level)
   local two = redis.call('ZRANGE', level, 0, 1, 'WITHSCORES')
   if not two[1] then return nil end
-  return {level = level, member = two[1], tag = tonumber(two[2]), rival = tonumber(two[4]) or math.huge}
+  return {level = level, member = two[1], tag = tonumber(two[2]), rival = tonumber(two[4]) or math.huge,
+    alone = not two[4] and is_alone(level)}
 end
 
+-- It moves on, unless there is nobody to be compared with.
 local function served(head, weight)
-  head.v = head.tag
-  head.tag = head.tag + 1 / weight
+  if head.alone then return end
+  head.tag, head.moved = head.tag + 1 / weight, true
 end
 
 -- What was served is written. `resting`: it has nothing in line.
-local function put_back(head, resting, below)
-  if head.v then redis.call('ZADD', head.level .. ':idle', head.v, '') end
+local function put_back(head, resting)
   if resting then
     rest(head.level, head.member, head.tag)
-    forget_passed(head.level, below)
-  elseif head.v then
+  elseif head.moved then
     redis.call('ZADD', head.level, head.tag, head.member)
+    if head.rival == math.huge then forget_passed(head.level, head.tag) end
   end
 end
 
@@ -163,7 +165,7 @@ local function front(s, class, riding)
     if not user then return nil end
     user.flow = user.flow or head_of(flows_level(s.lane, class, user.member))
     if not user.flow then
-      put_back(user, true, function(name) return flows_level(s.lane, class, name) end)
+      put_back(user, true)
       s.users[class] = nil
     else
       if not user.flow.line then open_line(user.flow, s.go) end
@@ -179,13 +181,16 @@ local function front(s, class, riding)
 end
 
 -- The flow that leads a call pays for it, and so do its user and its class; who rides along pays nothing.
-local function charge(s, class, user, flow)
+local function charge(s, class, user, flow, may)
   user.weight = user.weight or s.weighted and tonumber(redis.call('HGET', P .. 'o:' .. s.org .. ':weights', user.member)) or 1
   served(flow, flow.weight)
   served(user, user.weight)
-  local at = s.classes[class]
-  s.class_v = math.max(s.class_v or 0, at)
-  s.classes[class] = at + 1 / CLASS_WEIGHT[class]
+  local other = OTHER_CLASS[class]
+  if s.classes[other] or not s.class_alone then
+    -- Who may not go now gets nothing back for it.
+    if s.classes[other] and not may[other] then s.classes[other] = math.max(s.classes[other], s.classes[class]) end
+    s.classes[class], s.moved = s.classes[class] + 1 / CLASS_WEIGHT[class], true
+  end
 end
 
 local function put_flow_back(user)
@@ -198,7 +203,7 @@ end
 local function put_user_back(s, class)
   local user = s.users[class]
   put_flow_back(user)
-  put_back(user, false, function(name) return flows_level(s.lane, class, name) end)
+  put_back(user)
   s.users[class] = nil
 end
 
@@ -217,10 +222,13 @@ local function put_all_back(s)
   for class in pairs(CLASS_WEIGHT) do
     if s.users[class] then put_user_back(s, class) end
   end
-  if not s.class_v then return end
-  local level = classes_level(s.lane)
-  for class, tag in pairs(s.classes) do redis.call('ZADD', level, tag, class) end
-  redis.call('ZADD', level .. ':idle', s.class_v, '')
+  if not s.moved then return end
+  local level, v = classes_level(s.lane), math.huge
+  for class, tag in pairs(s.classes) do
+    redis.call('ZADD', level, tag, class)
+    v = math.min(v, tag)
+  end
+  if v < math.huge then forget_passed(level, v) end
 end
 
 -- ---------------------------------------------------------------- letting go
@@ -370,6 +378,7 @@ local function serve(lane, turn)
   local level = redis.call('ZRANGE', classes_level(lane), 0, -1, 'WITHSCORES')
   if not level[1] then return fall_idle(lane, limits) end
   for i = 1, #level, 2 do s.classes[level[i]] = tonumber(level[i + 1]) end
+  s.class_alone = #level == 2 and is_alone(classes_level(lane))
   local even = window > 0 and (paced == '1' or now - (tonumber(chat_at) or -math.huge) < window)
   if even or s.careful or (window > 0 and s.classes.i) then s.bucket = bucket_of(s, window, amount, share, latency, tokens, tokens_at) end
 
@@ -405,7 +414,7 @@ local function serve(lane, turn)
         flow.reserved = flow.reserved + need
         take(flow)
         local jobs, lead = {job}, flow.member
-        charge(s, class, user, flow)
+        charge(s, class, user, flow, may)
         fill(s, class, jobs, units)
         let_go(s, class, lead, jobs, units)
         move_on(s, class)

@@ -12,14 +12,15 @@
 --           lane   {id, pool: whose workers make its calls, counted: its characters count against the quota,
 --                   limits: [[amount, window_ms (0: at once), unit], ...], credit: the provider's service time
 --                   is believed, paced: bulk always goes evenly, paused: a reason or '', again: true, to try
---                   a lane that is shut; lost: true, calls were made that the server knows nothing of}
+--                   a lane that is shut or that a refused key paused; lost: true, calls were made that the server knows nothing of}
 --           flow   {id, user, class: i | b, weight, attempts: failures that a job may have, crashes: deaths of
---                   a worker that a job may see, pack: jobs of one call at most, paused}
+--                   a worker that a job may see, pack: jobs of one call at most, paused: true or false}
 --       6 common   what all jobs of the flow share; kept for workers as it is; '': as it was
 --
 -- Replies  {'set', version}
 --          {'unknown', what}   a part that is not there, and is not told whole
 
+local BY_HAND = 'paused: '   -- begins the reason of a pause that a run does not end
 local READY_MOST, AUDIT_MOST, LANES_MOST = 10000, 10000, 200
 
 local by, told, common = arg[1], cjson.decode(arg[2]), arg[3]
@@ -91,7 +92,7 @@ local function open_lane()
   was_there = was_there or flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
   if not known and (lane.lost or was_there) then count_as_full(lane.id) end
   local paused = redis.call('HGET', l, 'paused')
-  if paused and (lane.paused == '' or lane.again) then
+  if paused and (lane.paused == '' or (lane.again and not string.find(paused, BY_HAND, 1, true))) then
     redis.call('HDEL', l, 'paused')
     changes[#changes + 1] = {'lane', lane.id, 'paused', paused, ''}
   end

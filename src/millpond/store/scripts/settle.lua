@@ -31,6 +31,7 @@ local TROUBLE_SHUT_MS, TROUBLE_SHUT_MOST_MS = 1000, 60000
 local CREDIT_OFF_MS = 3600000
 local ANSWERS_MOST, P99_EVERY = 500, 20
 local BOUND_MARGIN = 1.2
+local LATENCIES_MOST = 100
 local TRY_LARGER_EVERY = 64   -- packs that were taken
 
 -- What an answer came to of what was kept free for it: for reservations to come.
@@ -93,11 +94,13 @@ local function frees_more(lane)
   return false
 end
 
--- Mean time from release to headers, for forecasts and for the pace of bulk.
+-- Mean time from release to headers, for forecasts and for the pace of bulk: of about the last hundred
+-- calls, since those of a burst end in the order of how long they took.
 local function learn_latency(call, took)
   local l = P .. 'l:' .. call.lane
   local mean = tonumber(redis.call('HGET', l, 'latency')) or took
-  redis.call('HSET', l, 'latency', math.floor(mean + (took - mean) / 10))
+  local n = math.min(LATENCIES_MOST, redis.call('HINCRBY', l, 'latencies', 1))
+  redis.call('HSET', l, 'latency', mean + (took - mean) / n)
 end
 
 local function use_less(lane)
@@ -239,7 +242,9 @@ local function end_call(told)
   end
   if known then count(call, 'used', 1, used_of, told.used) end
   if told.refused then tally(call.flow, 'refusals', 1) end
-  book(call, known and 'known' or 'unknown', known and used_of or need_of, known and told.used or call.need)
+  if known or call.state ~= 'lost' then   -- that a lost one is unknown was booked when it was lost
+    book(call, known and 'known' or 'unknown', known and used_of or need_of, known and told.used or call.need)
+  end
 
   redis.call('HDEL', l, 'unreachable', 'unreachable_since')
   if told.pause ~= '' then redis.call('HSET', l, 'paused', told.pause) end

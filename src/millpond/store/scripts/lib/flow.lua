@@ -7,12 +7,7 @@
 local function enter(flow)
   local lane, class, user, paused = unpack(redis.call('HMGET', P .. 'f:' .. flow, 'lane', 'class', 'user', 'paused'))
   if not lane or paused then return end
-  local flows = flows_level(lane, class, user)
-  if not redis.call('ZSCORE', flows, flow) then
-    join(flows, flow)
-    join(users_level(lane, class), user)
-    join(classes_level(lane), class)
-  end
+  if not redis.call('ZSCORE', flows_level(lane, class, user), flow) then step_in(lane, class, user, flow) end
   if class == 'i' then redis.call('ZREM', P .. 'due', lane) end   -- it may go where bulk has to wait
   wake(lane)
 end
