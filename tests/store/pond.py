@@ -73,7 +73,7 @@ async def command(redis: Redis, *args: str | int | bytes, **options: bool) -> An
 
 def _plain(kind: bytes, value: Any) -> Any:
     if kind == b"string":
-        return value.decode()
+        return value.decode(errors="backslashreplace")  # a window's counters are no text
     if kind == b"stream":
         return [(id.decode(), _pairs(fields)) for id, fields in value]
     texts = [one.decode() for one in value]
