@@ -300,7 +300,7 @@ async def test_after_its_windows_have_passed_an_idle_lane_keeps_nothing_but_its_
     await make(pond, 300)
     await pond.jump(1_000)
     await drain(pond)
-    assert len(await pond.keys_of(f"{LANE}:")) > 2
+    assert await pond.keys_of(f"{LANE}:") != []
 
     for _ in range(9):
         await pond.jump(DAY_MS // 8)

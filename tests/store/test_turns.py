@@ -271,7 +271,7 @@ async def test_a_flow_that_is_given_another_user_leaves_the_first_ones_turn(pond
 # ---------------------------------------------------------------- nobody waits long
 
 
-async def test_one_job_beside_ten_thousand_of_another_user_goes_after_one_call_at_most(pond: Pond) -> None:
+async def test_one_job_beside_ten_thousand_of_another_user_goes_after_one_call(pond: Pond) -> None:
     await pond.open(WIDE, flow="many", user="ann")
     await pond.open(WIDE, flow="one", user="bob")
     await pond.add("many", 10_000)
