@@ -6,7 +6,7 @@ local LOST_WAIT_MOST_MS = 3600000
 
 local function same_ring(limits, wanted)
   for _, limit in ipairs(limits) do
-    if limit[4] and limit[2] == wanted[2] and limit[3] == wanted[3] then return true end
+    if limit[4] and limit[2] == wanted[2] and limit[3] == wanted[3] then return limit end
   end
   return false
 end
@@ -15,7 +15,7 @@ end
 local function with_rings(limits, old)
   for i, limit in ipairs(limits) do
     limits[i] = {limit[1], limit[2], limit[3],
-      limit[2] > 0 and (limit[3] ~= 'calls' or limit[1] > EXACT_MOST or same_ring(old, limit))}
+      limit[2] > 0 and (limit[3] ~= 'calls' or limit[1] > EXACT_MOST or same_ring(old, limit) ~= false)}
   end
   return limits
 end
@@ -35,12 +35,24 @@ end
 local function begin_ring(lane, limit, complete, before)
   local r, l = ring(lane, limit), P .. 'l:' .. lane
   if limit[3] ~= 'calls' and limit[3] ~= 'bulk' then
-    if limit[1] < COUNTS_ONLY then ring_add(r, now, limit[1]) end
+    -- The last call may still be counted a moment from now.
+    local newest = tonumber(redis.call('ZRANGE', l .. ':s', -1, -1, 'WITHSCORES')[2]) or 0
+    if limit[1] < COUNTS_ONLY then
+      ring_add(r, math.max(now, newest), limit[1])
+      redis.call('HSET', l, r.full, math.max(now, newest))
+    end
     return
   end
   ring_add(r, complete, before)
   local stamps = redis.call('ZRANGE', l .. ':s', '(' .. now - limit[2], '+inf', 'BYSCORE', 'WITHSCORES')
   for i = 2, #stamps, 2 do ring_add(r, tonumber(stamps[i]), 1) end
+end
+
+-- A limit is raised whose ring began as full as can be: there may have been more.
+local function fill_up(lane, limit, was)
+  local r = ring(lane, limit)
+  local at = tonumber(redis.call('HGET', r.lane, r.full))
+  if at and limit[1] > was[1] and limit[1] < COUNTS_ONLY then ring_add(r, at, limit[1] - was[1]) end
 end
 
 -- So many calls at most were made in a window before its stamps begin.
@@ -71,7 +83,10 @@ local function change_limits(lane, limits)
       complete, before = since, made_before(lane, old, longest, ever)
     end
     for _, limit in ipairs(limits) do
-      if limit[4] and not same_ring(old, limit) then
+      local was = limit[4] and same_ring(old, limit)
+      if was then
+        fill_up(lane, limit, was)
+      elseif limit[4] then
         begin_ring(lane, limit, since, made_before(lane, old, limit[2], ever))
       end
     end
@@ -80,7 +95,7 @@ local function change_limits(lane, limits)
     if limit[4] and not same_ring(limits, limit) then
       local r = ring(lane, limit)
       redis.call('DEL', r.key)
-      redis.call('HDEL', l, r.base, r.total)
+      redis.call('HDEL', l, r.base, r.total, r.full)
     end
   end
   redis.call('HSET', l, 'limits', #limits > 0 and cjson.encode(limits) or '[]', 'complete', complete, 'before', before)
@@ -100,7 +115,7 @@ end
 -- What a lane counted was lost, though calls were made: its windows count as full, and calls that are
 -- on their way are in flight again.
 local function count_as_full(lane)
-  local l, before = P .. 'l:' .. lane, 0
+  local l, before, ever = P .. 'l:' .. lane, 0, 0
   for _, limit in ipairs(limits_of(lane)) do
     if limit[2] > 0 and limit[2] <= LOST_WAIT_MOST_MS then
       if limit[4] then
@@ -108,9 +123,10 @@ local function count_as_full(lane)
       else
         before = math.max(before, limit[1])
       end
+      ever = math.max(ever, limit[1])
     end
   end
-  redis.call('HSET', l, 'complete', now, 'before', before, 'ever', before)
+  redis.call('HSET', l, 'complete', now, 'before', before, 'ever', ever)
   local pool = redis.call('HGET', l, 'pool')
   local ids = redis.call('LRANGE', P .. 'ready:' .. pool, 0, 9999)
   for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do

@@ -34,6 +34,7 @@ end
 local function ring(lane, limit)
   local name = limit[3] .. ':' .. limit[2]
   return {key = P .. 'l:' .. lane .. ':d:' .. name, lane = P .. 'l:' .. lane, total = 'total:' .. name, base = 'base:' .. name,
+    full = 'full:' .. name,   -- when it was as full as can be, since nothing was known
     window = limit[2], width = math.ceil((limit[2] + RING_AHEAD_MS) / (RING - 2))}
 end
 
