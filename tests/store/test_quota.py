@@ -106,6 +106,15 @@ async def test_a_job_without_an_answer_teaches_nothing(pond: Pond) -> None:
     assert await reserved(pond) == 600
 
 
+async def test_a_job_that_used_less_than_was_known_beforehand_counts_as_no_answer(
+    pond: Pond,
+) -> None:
+    await pond.open(WIDE, reserve="p99")
+    await answers(pond, *[20] * 20)
+
+    assert await reserved(pond, need=5_000, base=10) == 10
+
+
 async def test_failed_and_unknown_answers_teach_nothing(pond: Pond) -> None:
     await pond.open(WIDE, reserve="p99")
     for i in range(15):

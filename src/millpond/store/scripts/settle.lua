@@ -39,7 +39,7 @@ local function learn_answer(call, entry, used)
   local most, base = string.match(entry, '^(%d+)|[^|]+|%d+|(%d+)|')
   most, base = tonumber(most), tonumber(base)
   if call.counted ~= '1' or most <= base then return end
-  local l, part = P .. 'l:' .. call.lane, (used - base) / (most - base)
+  local l, part = P .. 'l:' .. call.lane, math.max(0, used - base) / (most - base)
   if part > 1 then
     redis.call('HINCRBY', l, 'over', used - most)
     local bound = tonumber(redis.call('HGET', l, 'bound')) or 1
