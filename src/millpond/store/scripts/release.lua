@@ -89,13 +89,10 @@ end
 local function head_of(level)
   local two = redis.call('ZRANGE', level, 0, 1, 'WITHSCORES')
   if not two[1] then return nil end
-  return {level = level, member = two[1], tag = tonumber(two[2]), rival = tonumber(two[4]) or math.huge,
-    alone = not two[4] and is_alone(level)}
+  return {level = level, member = two[1], tag = tonumber(two[2]), rival = tonumber(two[4]) or math.huge}
 end
 
--- It moves on, unless there is nobody to be compared with.
 local function served(head, weight)
-  if head.alone then return end
   head.tag, head.moved = head.tag + 1 / weight, true
 end
 
@@ -105,7 +102,6 @@ local function put_back(head, resting)
     rest(head.level, head.member, head.tag)
   elseif head.moved then
     redis.call('ZADD', head.level, head.tag, head.member)
-    if head.rival == math.huge then forget_passed(head.level, head.tag) end
   end
 end
 
@@ -190,12 +186,10 @@ local function charge(s, class, user, flow, may)
   user.weight = user.weight or s.weighted and tonumber(redis.call('HGET', P .. 'o:' .. s.org .. ':weights', user.member)) or 1
   served(flow, flow.weight)
   served(user, user.weight)
-  local other = OTHER_CLASS[class]
-  if s.classes[other] or not s.class_alone then
-    -- Who may not go now gets nothing back for it.
-    if s.classes[other] and not may[other] then s.classes[other] = math.max(s.classes[other], s.classes[class]) end
-    s.classes[class], s.moved = s.classes[class] + 1 / CLASS_WEIGHT[class], true
-  end
+  local other, tag = OTHER_CLASS[class], s.classes[class]
+  -- Who may not go now gets nothing back for it.
+  if s.classes[other] and not may[other] then s.classes[other] = math.max(s.classes[other], tag) end
+  s.classes[class], s.moved = tag + 1 / CLASS_WEIGHT[class], true
 end
 
 local function put_flow_back(user)
@@ -228,12 +222,7 @@ local function put_all_back(s)
     if s.users[class] then put_user_back(s, class) end
   end
   if not s.moved then return end
-  local level, v = classes_level(s.lane), math.huge
-  for class, tag in pairs(s.classes) do
-    redis.call('ZADD', level, tag, class)
-    v = math.min(v, tag)
-  end
-  if v < math.huge then forget_passed(level, v) end
+  for class, tag in pairs(s.classes) do redis.call('ZADD', classes_level(s.lane), tag, class) end
 end
 
 -- ---------------------------------------------------------------- letting go
@@ -383,7 +372,6 @@ local function serve(lane, turn)
   local level = redis.call('ZRANGE', classes_level(lane), 0, -1, 'WITHSCORES')
   if not level[1] then return fall_idle(lane, limits) end
   for i = 1, #level, 2 do s.classes[level[i]] = tonumber(level[i + 1]) end
-  s.class_alone = #level == 2 and is_alone(classes_level(lane))
   local even = window > 0 and (paced == '1' or now - (tonumber(chat_at) or -math.huge) < window)
   if even or s.careful or (window > 0 and s.classes.i) then s.bucket = bucket_of(s, window, amount, share, latency, tokens, tokens_at) end
 

@@ -1,9 +1,9 @@
 -- turn: who is next, by start-time fair queuing.
 --
 -- A level is a zset of members by start tag: the classes of a lane, the users of a class, the flows of
--- a user. The lowest is next; who was served moves on by 1 / weight, unless there is nobody else. Virtual
--- time is the tag of who is next. Who has nothing in line keeps its tag in `:idle` until virtual time
--- has come to it, so that going and coming back gains nothing. An empty level remembers nothing.
+-- a user. The lowest is next; who was served moves on by 1 / weight. Virtual time is the tag of who is
+-- next. Who has nothing in line keeps its tag in `:idle` until virtual time has come to it, so that
+-- going and coming back gains nothing. An empty level remembers nothing.
 --
 -- Who is new comes a little behind virtual time, so that it goes on however many are new, and in the
 -- order of arrival.
@@ -30,15 +30,6 @@ local function join(level, member, behind, behind_each)
   redis.call('ZADD', level, tag, member)
 end
 
--- Some of those that virtual time has come to are as good as new.
-local function forget_passed(level, v)
-  local passed = redis.call('ZRANGE', level .. ':idle', '-inf', v, 'BYSCORE', 'LIMIT', 0, 4)
-  if #passed > 0 then redis.call('ZREM', level .. ':idle', unpack(passed)) end
-end
-
--- Whether a level has just one member, and none that rests: then its tag means nothing.
-local function is_alone(level) return redis.call('EXISTS', level .. ':idle') == 0 end
-
 -- Takes no turns until it joins again.
 local function rest(level, member, tag)
   local idle = level .. ':idle'
@@ -49,7 +40,8 @@ local function rest(level, member, tag)
     return
   end
   if tag > v then redis.call('ZADD', idle, tag, member) end
-  forget_passed(level, v)
+  local passed = redis.call('ZRANGE', idle, '-inf', v, 'BYSCORE', 'LIMIT', 0, 4)   -- they are as good as new
+  if #passed > 0 then redis.call('ZREM', idle, unpack(passed)) end
 end
 
 -- A flow takes turns again, and so do its user and its class. (A class that comes is next.)
