@@ -8,10 +8,25 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from millpond.domain.limit import Unit
-from millpond.domain.window import Windows
+from millpond.domain.job import Class
+from millpond.domain.turns import Turn, Turns
 
 GRACE_MS = 1_000
+#: Windows up to so long count as full when what a lane counted was lost; longer ones start anew.
+LOST_WAIT_MOST_MS = 3_600_000
+#: Troubles in a row that open a lane's breaker.
+TROUBLE_MOST = 10
+
+ENDED = frozenset({"succeeded", "failed"})
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most `amount` of a unit in any window, or at once (0). `bulk` is calls of bulk jobs."""
+
+    amount: int
+    window_ms: int
+    unit: str = "calls"
 
 
 @dataclass
@@ -22,6 +37,9 @@ class JobBook:
     id: str
     flow: str
     need: int
+    tokens: int = 0
+    base: int = 0
+    pack: str = ""
     place: str = "queue"
     call: str = ""
     later_at: int = 0
@@ -36,18 +54,25 @@ class JobBook:
 
 @dataclass
 class CallBook:
-    """`latest_ms`: the last moment at which the provider can have counted it; inf: in flight."""
+    """`lead`: the flow whose turn it was; `needs`: what is reserved for each of its jobs.
+    `latest_ms`: the last moment at which the provider can have counted it; inf: in flight.
+    `of_old`: the lane's state was lost after it, so long windows do not know of it."""
 
     id: str
-    job: str
-    flow: str
     lane: str
-    need: int
+    lead: str
+    needs: dict[str, int]
+    units: dict[str, int]
     state: str = "ready"
     worker: str = ""
     claimed_ms: float = 0
     seq: int = 0
     latest_ms: float = math.inf
+    of_old: bool = False
+
+    @property
+    def need(self) -> int:
+        return sum(self.needs.values())
 
 
 @dataclass
@@ -67,48 +92,51 @@ class WorkerBook:
 
 @dataclass
 class LaneBook:
-    """`sent`: all calls that the provider may have counted; `windows`: the package's reference,
-    in logical time."""
+    """`sent`: all calls that the provider may have counted. `full_for`: windows that counted as
+    full when what the lane counted was lost; calls from before are in no others."""
 
     id: str
     counted: bool
-    limits: list[tuple[int, int]]
-    windows: Windows
+    caps: list[Cap]
+    credit: bool = False
+    paced: bool = False
+    turns: Turns = field(default_factory=Turns)
     sent: dict[str, CallBook] = field(default_factory=dict)
     paused: bool = False
     shut_least: int = 0
+    trouble: int = 0
+    full_for: set[tuple[str, int]] = field(default_factory=set)
 
-    def most_inside(self, window_ms: int, now_ms: float) -> int:
-        """So many calls may have been counted inside the window that ends now, at worst."""
-        return sum(call.latest_ms > now_ms - window_ms for call in self.sent.values())
-
-    def first_room(self, before: int, complete: int, now: int) -> int | None:
-        """How long (logical ms) until one more call may go if no call ends; None: never.
-
-        `before`: so many calls more were stamped at `complete` at the latest, known by number only.
-        """
-        flight = self.windows.flight[Unit.CALLS]
-        stamps = [at for at, _ in self.windows.stamps]
-        ends = [at + window for at in [*stamps, complete] for _, window in self.limits]
-        for moment in [now, *sorted(end for end in ends if end > now)]:
-            if all(
-                flight
-                + sum(at > moment - window for at in stamps)
-                + before * (complete > moment - window)
-                < amount
-                for amount, window in self.limits
-            ):
-                return moment - now
-        return None
+    def most_inside(self, cap: Cap, now_ms: float) -> int:
+        """So much may have been counted inside the window that ends now, at worst."""
+        if cap.window_ms == 0:
+            return sum(c.units[cap.unit] for c in self.sent.values() if c.latest_ms == math.inf)
+        unknown = (cap.unit, cap.window_ms) not in self.full_for
+        return sum(
+            call.units[cap.unit]
+            for call in self.sent.values()
+            if call.latest_ms > now_ms - cap.window_ms and not (unknown and call.of_old)
+        )
 
 
 @dataclass
 class FlowBook:
+    """`line`: ids of its queued jobs, the next one first; `fed_at`: when the last new ones came;
+    `away`: its place in the turn was lost with its lane, until it is set again."""
+
     id: str
     lane: str
+    user: str
+    klass: Class
     attempts: int
     crashes: int
+    weight: float = 1.0
+    pack: int = 1
+    pack_most: int = 1
     paused: bool = False
+    away: bool = False
+    fed_at: int = 0
+    line: list[str] = field(default_factory=list)
     held: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -118,73 +146,89 @@ class FlowBook:
     estimated: int = 0
     rows: list[tuple[str, ...]] = field(default_factory=list)
 
+    @property
+    def turn(self) -> Turn:
+        return Turn(self.klass, self.user, self.id)
+
 
 @dataclass
 class Books:
     lanes: dict[str, LaneBook]
     flows: dict[str, FlowBook]
     quota: int | None = None
+    suspended: bool = False
+    reserve: str = "strict"
+    weights: dict[str, float] = field(default_factory=dict)
     used: int = 0
     estimated: int = 0
     jobs: dict[str, JobBook] = field(default_factory=dict)
     calls: dict[str, CallBook] = field(default_factory=dict)
     workers: dict[str, WorkerBook] = field(default_factory=dict)
     ready: list[str] = field(default_factory=list)
+    ledger: list[tuple[str, str, int, int, int]] = field(default_factory=list)
 
     # ------------------------------------------------------------------ what happens to a call
 
-    def release(self, id: str, job: JobBook) -> CallBook:
-        flow = self.flows[job.flow]
-        call = CallBook(id, job.id, flow.id, flow.lane, job.need)
+    def release(self, id: str, lead: FlowBook, needs: dict[str, int], tokens: int) -> CallBook:
+        units = {
+            "calls": 1,
+            "inputs": len(needs),
+            "characters": sum(needs.values()),
+            "tokens": tokens,
+            "bulk": int(lead.klass is Class.BULK),
+        }
+        call = CallBook(id, lead.lane, lead.id, needs, units)
         self.calls[id] = call
-        self.lanes[flow.lane].sent[id] = call
-        self.lanes[flow.lane].windows.release()
+        self.lanes[lead.lane].sent[id] = call
         self.ready.append(id)
-        job.place = job.call = id
+        for job in needs:
+            self.jobs[job].place = self.jobs[job].call = id
         return call
 
     def unsend(self, call: CallBook) -> None:
         del self.calls[call.id]
         del self.lanes[call.lane].sent[call.id]
-        self.lanes[call.lane].windows.give_back()
         self._drop(call)
-        self.jobs[call.job].place, self.jobs[call.job].call = "queue", ""
-        self.flows[call.flow].rows.append(("call", call.id, "unsent", "0"))
+        for job in self.jobs_under(call):
+            job.place, job.call = "queue", ""
+        self._book(call, "unsent", dict.fromkeys(call.needs, 0))
 
-    def settle(self, call: CallBook, used: int | None, latest_ms: float, stamp: int) -> None:
-        """`stamp`: the latest moment in logical time."""
-        flow = self.flows[call.flow]
+    def settle(
+        self, call: CallBook, used: dict[str, int] | None, tokens: int | None, latest_ms: float
+    ) -> None:
         del self.calls[call.id]
         if call.state == "lost":
             if used is not None:
-                self._charge(call, estimated=-call.need)
+                self._count(call, "estimated", {job: -need for job, need in call.needs.items()})
         else:
             call.latest_ms = latest_ms
-            self.lanes[call.lane].windows.end(stamp)
+            if used is not None:
+                call.units["characters"] = sum(used.values())
+            if tokens is not None:
+                call.units["tokens"] = tokens
             self._drop(call)
-            flow.calls += 1
+            self.flows[call.lead].calls += 1
             if used is None:
-                self._charge(call, estimated=call.need)
+                self._count(call, "estimated", call.needs)
         if used is not None:
-            self._charge(call, used=used)
-        how = ("unknown", str(call.need)) if used is None else ("known", str(used))
-        flow.rows.append(("call", call.id, *how))
+            self._count(call, "used", used)
+        if used is not None or call.state != "lost":
+            self._book(call, "unknown" if used is None else "known", used or call.needs)
 
-    def lose(self, call: CallBook, now_ms: float, stamp: int) -> None:
-        flow, job = self.flows[call.flow], self.jobs[call.job]
+    def lose(self, call: CallBook, now_ms: float) -> None:
         call.state = "lost"
         call.latest_ms = now_ms + GRACE_MS
-        self.lanes[call.lane].windows.end(stamp)
         self._drop(call)
-        self._charge(call, estimated=call.need)
-        flow.calls += 1
-        flow.rows.append(("call", call.id, "unknown", str(call.need)))
-        job.attempts += 1
-        job.crashed += 1
-        if job.crashed >= flow.crashes:
-            self.end_job(job, "failed")
-        else:
-            job.place = "queue"
+        self._count(call, "estimated", call.needs)
+        self.flows[call.lead].calls += 1
+        self._book(call, "unknown", call.needs)
+        for job in reversed(self.jobs_under(call)):
+            job.attempts += 1
+            job.crashed += 1
+            if job.crashed >= self.flows[job.flow].crashes:
+                self.end_job(job, "failed")
+            else:
+                job.place = "queue"
 
     def end_job(self, job: JobBook, state: str) -> None:
         flow = self.flows[job.flow]
@@ -203,18 +247,34 @@ class Books:
         if call.id in self.ready:
             self.ready.remove(call.id)
 
-    def _charge(self, call: CallBook, *, used: int = 0, estimated: int = 0) -> None:
-        flow = self.flows[call.flow]
-        flow.used += used
-        flow.estimated += estimated
-        if self.lanes[call.lane].counted:
-            self.used += used
-            self.estimated += estimated
+    def _count(self, call: CallBook, what: str, by: dict[str, int]) -> None:
+        for job, n in by.items():
+            flow = self.flows[self.jobs[job].flow]
+            setattr(flow, what, getattr(flow, what) + n)
+            if self.lanes[call.lane].counted:
+                setattr(self, what, getattr(self, what) + n)
+
+    def _book(self, call: CallBook, outcome: str, characters: dict[str, int]) -> None:
+        """A row in the books of each flow of the call, and in the org's ledger."""
+        for id in dict.fromkeys(self.jobs[job].flow for job in call.needs):
+            own = {job: n for job, n in characters.items() if self.jobs[job].flow == id}
+            row = (call.id, ",".join(own), outcome, str(sum(own.values())))
+            self.flows[id].rows.append(row)
+        if self.lanes[call.lane].counted and outcome != "unsent":
+            total = sum(characters.values())
+            self.ledger.append((call.id, outcome, total, self.used, self.estimated))
 
     # ------------------------------------------------------------------ what follows from it
 
     def live(self) -> Iterator[CallBook]:
         return (call for call in self.calls.values() if call.state != "lost")
+
+    def flight(self, lane: str) -> list[CallBook]:
+        return [call for call in self.live() if call.lane == lane]
+
+    def jobs_under(self, call: CallBook) -> list[JobBook]:
+        """Jobs that name the call as theirs."""
+        return [self.jobs[job] for job in call.needs if self.jobs[job].call == call.id]
 
     def running(self, worker: str) -> list[str]:
         """Calls that the server counts to a worker."""
@@ -223,11 +283,19 @@ class Books:
     def reserved(self) -> int:
         return sum(call.need for call in self.live() if self.lanes[call.lane].counted)
 
+    def reserved_of(self, flow: str) -> int:
+        return sum(
+            need
+            for call in self.live()
+            for job, need in call.needs.items()
+            if self.jobs[job].flow == flow
+        )
+
     def left(self) -> float:
         if self.quota is None:
             return math.inf
         return self.quota - self.used - self.estimated - self.reserved()
 
     def open(self, flow: str) -> int:
-        ended = {"succeeded", "failed", "gone"}
+        ended = {*ENDED, "gone"}
         return sum(job.flow == flow and job.place not in ended for job in self.jobs.values())
