@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from millpond.domain.job import Class
 from millpond.domain.turns import Turn, Turns
@@ -256,35 +255,40 @@ class Replay:
         return None if job_waits is None else max(wait, job_waits)
 
     def _next_job_waits(self, lane: LaneBook, seen: LaneSeen) -> int | None:
-        bulk_wait, may_go = self._bulk_wait_ms(lane, seen), self._may_go(lane, seen)
-        if bulk_wait is not None and seen.pace:
-            # The look was put off by the pace of that moment, for somebody who waited then.
-            bulk_wait, may_go = max(bulk_wait, seen.pace.window_ms), {Class.INTERACTIVE}
         turns = copy.deepcopy(lane.turns)
-        if (first := self._first_waits(lane, seen, turns, may_go)) != "nobody":
-            return first
-        first = self._first_waits(lane, seen, turns, {Class.BULK})
-        if first is None or first == "nobody" or bulk_wait is None:
+        bulk_wait = 0
+        first = self._first_waits(seen, turns, self._may_go(lane, seen))
+        if first is None:
+            wait = self._bulk_wait_ms(lane, seen)
+            first = self._first_waits(seen, turns, {Class.BULK})
+            if first is None or wait is None:
+                return None
+            bulk_wait = wait
+        klass, job_wait = first
+        if job_wait is None:
             return None
-        return max(first, bulk_wait)
+        if klass is Class.BULK and seen.pace:
+            # The look was put off by the pace of that moment, for somebody who waited then.
+            bulk_wait = max(bulk_wait, seen.pace.window_ms)
+        return max(job_wait, bulk_wait)
 
     def _first_waits(
-        self, lane: LaneBook, seen: LaneSeen, turns: Turns, may_go: set[Class]
-    ) -> int | Literal["nobody"] | None:
-        """How long limits make the one wait whose turn it is."""
+        self, seen: LaneSeen, turns: Turns, may_go: set[Class]
+    ) -> tuple[Class, int | None] | None:
+        """The class whose turn it is, and how long limits make its first job wait."""
         while turn := turns.next(may_go):
             lead = self.books.flows[turn.flow]
             if not lead.line or self._lingers(lead):
                 turns.leave(turn)
                 continue
-            job = self.books.jobs[lead.line[0]]
-            need = need_of(self.books, self.before[f"l:{lane.id}"], lane, job)
+            lane, job = self.books.lanes[lead.lane], self.books.jobs[lead.line[0]]
+            need = self.need(lane, job)
             if lane.counted and need > self.books.left():
-                return None  # it is parked when the lane is looked at
+                return turn.klass, None  # it is parked when the lane is looked at
             units = _units(lead, {job.id: need}, job.tokens)
             waits = [one.wait_ms(self.now, units) for one in seen.taken]
-            return None if None in waits else max(one or 0 for one in waits)
-        return "nobody"
+            return turn.klass, None if None in waits else max(one or 0 for one in waits)
+        return None
 
 
 def look_at(books: Books, dump: Dump, lane: LaneBook, now: int) -> LaneSeen:

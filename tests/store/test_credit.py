@@ -108,6 +108,7 @@ async def test_opening_the_lane_again_does_not_make_it_believed(pond: Pond) -> N
     call = await answered(pond, after_ms=2_000)
     await pond.settle(call, "retry", used=0, refused=True, shut_ms=1)
 
+    await pond.jump(2_000)
     call = await answered(pond, after_ms=2_000)
     await pond.settle(call, credit_ms=1_000)
 

@@ -266,17 +266,27 @@ async def test_a_paused_lane_goes_on(pond: Pond) -> None:
     assert await pond.release() == (1, None)
 
 
-async def test_a_shut_lane_is_tried_again(pond: Pond) -> None:
+async def test_a_lane_whose_provider_could_not_be_reached_is_tried_again(pond: Pond) -> None:
     await pond.open()
-    one, two = await pond.run("j1", "j2")
-    await pond.settle(one, refused=True, shut_ms=60_000)
-    await pond.store.give_back("w", [two.id], unreachable=True)
-    assert await pond.release() == (0, 60_000)
+    [one] = await pond.run("j1")
+    await pond.store.give_back("w", [one.id], unreachable=True)
+    assert await pond.release() == (0, 500)
 
     await pond.open()
 
     assert await pond.release() == (1, None)
     assert await pond.field(LANE, "unreachable") is None
+
+
+async def test_what_the_provider_said_stands(pond: Pond) -> None:
+    """Whoever opens the lane next, a refusal holds until its time has passed."""
+    await pond.open()
+    [one] = await pond.run("j1")
+    await pond.settle(one, "retry", used=0, refused=True, shut_ms=60_000)
+
+    await pond.open(flow="g")
+
+    assert await pond.release() == (0, 60_000)
 
 
 async def test_a_paused_flow_takes_turns_again(pond: Pond) -> None:

@@ -97,9 +97,8 @@ local function open_lane()
     changes[#changes + 1] = {'lane', lane.id, 'paused', paused, ''}
   end
   if lane.paused and lane.paused ~= '' then write('lane', lane.id, l, {paused = lane.paused}) end
-  if lane.again then
-    redis.call('HDEL', l, 'share', 'share_at', 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since',
-      'trouble', 'trouble_since', 'probes')
+  if lane.again and redis.call('HGET', l, 'shut_reason') ~= 'refused' then   -- what the provider said stands
+    redis.call('HDEL', l, 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since', 'trouble', 'trouble_since', 'probes')
   end
   redis.call('ZREM', P .. 'due', lane.id)
   wake(lane.id)
