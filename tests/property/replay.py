@@ -267,7 +267,7 @@ class Replay:
         klass, job_wait = first
         if job_wait is None:
             return None
-        if klass is Class.BULK and seen.pace:
+        if seen.pace and (klass is Class.BULK or seen.pace.careful):
             # The look was put off by the pace of that moment, for somebody who waited then.
             bulk_wait = max(bulk_wait, seen.pace.window_ms)
         return max(job_wait, bulk_wait)
