@@ -174,15 +174,9 @@ async def change_flow(
     if weight is None and paused is None:
         raise NothingToChange("name what to change, for example --weight 2 or --pause")
     seen = await store.explain(flow=flow)
-    assert seen.flow is not None
-    # The store goes on with a flow unless it is told that it is to stay paused.
     version = await store.change(
         seen.org_id,
-        Changes(
-            flow=flow,
-            flow_weight=weight,
-            flow_paused=(seen.flow.paused if paused is None else paused) or None,
-        ),
+        Changes(flow=flow, flow_weight=weight, flow_paused=paused),
         by=operator(),
     )
     return {"flow": flow, "org": seen.org_id, "version": version}
