@@ -45,8 +45,8 @@ night: $(VENV)/.dev  ## one account's night by four clients, drawn as docs/night
 	$(BIN)/python -m bench.night.night
 	$(BIN)/python -m bench.night.draw
 
-model: $(VENV)/.dev  ## the model test at full size: a million steps (hours)
-	MODEL_STEPS=1000000 $(BIN)/pytest tests/property/test_model.py
+model: $(VENV)/.dev  ## the model test at full size: a million steps (about forty minutes)
+	MODEL_STEPS=1000000 INTERLEAVE_DEPTH=4 $(BIN)/pytest tests/property
 
 crash: $(VENV)/.dev  ## the crash tests at full size
 	CRASH_FULL=1 $(BIN)/pytest tests/crash

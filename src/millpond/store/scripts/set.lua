@@ -97,7 +97,9 @@ local function open_lane()
     changes[#changes + 1] = {'lane', lane.id, 'paused', paused, ''}
   end
   if lane.paused and lane.paused ~= '' then write('lane', lane.id, l, {paused = lane.paused}) end
-  if lane.again and redis.call('HGET', l, 'shut_reason') ~= 'refused' then   -- what the provider said stands
+  local shut_until, shut_reason = unpack(redis.call('HMGET', l, 'shut_until', 'shut_reason'))
+  local refused = shut_reason == 'refused' and tonumber(shut_until) > now
+  if lane.again and not refused then   -- what the provider said stands
     redis.call('HDEL', l, 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since', 'trouble', 'trouble_since', 'probes')
   end
   redis.call('ZREM', P .. 'due', lane.id)
