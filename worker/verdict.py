@@ -126,7 +126,7 @@ def _after_failure(
     for job in call.jobs:
         failures = job.failures + 1
         delay_ms = backoff_ms(failures, chance())
-        if failures < call.attempts:
+        if failures < (call.attempts if job.attempts is None else job.attempts):
             ends.append(JobEnd(job.id, "retry", failed=True, delay_ms=delay_ms, used=used))
         else:
             ends.append(

@@ -542,7 +542,7 @@ class Model(RuleBasedStateMachine):
             need=call.need,
             attempts=ATTEMPTS,
             jobs=tuple(
-                ClaimedJob(job, self.books.jobs[job].failures, b"payload", need)
+                ClaimedJob(job, self.books.jobs[job].failures, b"payload", need, 3)
                 for job, need in call.needs.items()
             ),
             tokens=call.units["tokens"],
@@ -834,11 +834,12 @@ class Model(RuleBasedStateMachine):
             pack=flow.pack_most,
             lost=lost,
         )
-        said = self.look().get(f"l:{lane.id}", {}).get("shut_reason")
+        fields = self.look().get(f"l:{lane.id}", {})
+        refused = fields.get("shut_reason") == "refused" and fields["shut_until"]
         self.run(work)
         lane.caps = limits
         lane.paused = flow.paused = flow.away = False
-        if said != "refused":  # what the provider said stands
+        if not refused or int(refused) <= self.now:  # what the provider said stands
             lane.shut_least = lane.trouble = 0
         self.books.quota = quota
         self._lines_move()

@@ -84,7 +84,7 @@ async def one_call(store: Store, number: int) -> Claimed:
     await store.release(1)
     claimed = await store.claim("w", number + 1, 1)
     assert claimed
-    assert claimed[0].jobs == (ClaimedJob(f"f.{number}", 0, b"{}"),)
+    assert claimed[0].jobs == (ClaimedJob(f"f.{number}", 0, b"{}", attempts=3),)
     return claimed[0]
 
 

@@ -30,7 +30,7 @@ async def test_a_claimed_call_carries_all_that_the_worker_needs(pond: Pond) -> N
             flow="f",
             need=120,
             attempts=4,
-            jobs=(ClaimedJob("j1", 0, b"payload of j1", 120),),
+            jobs=(ClaimedJob("j1", 0, b"payload of j1", 120, 4),),
         )
     ]
 
@@ -57,7 +57,7 @@ async def test_a_job_that_failed_before_tells_so(pond: Pond) -> None:
 
     [again] = await pond.claim()
 
-    assert again.jobs == (ClaimedJob("j1", 1, b"payload of j1", 100),)
+    assert again.jobs == (ClaimedJob("j1", 1, b"payload of j1", 100, 3),)
 
 
 async def test_asked_again_with_the_same_number_the_same_calls_are_given_and_nothing_changes(

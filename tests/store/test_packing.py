@@ -378,7 +378,7 @@ async def test_jobs_of_each_flow_of_a_pack_are_parked_with_their_own_flow(pond: 
 
     assert await pond.scores("f:f:parked") == {"f2": 100}
     assert await pond.scores("f:g:parked") == {"g1": 100}
-    assert await pond.members("o:acme:parked") == ["f", "g"]
+    assert sorted(await pond.scores("o:acme:parked")) == ["f", "g"]
 
 
 # ---------------------------------------------------------------- how it ends
@@ -721,3 +721,34 @@ async def test_opening_the_flow_again_does_not_forget_the_size_that_is_taken(pon
 
     await pond.open(WIDE, pack=6)
     assert await pack_size(pond) == 6
+
+
+async def test_each_job_of_a_pack_may_fail_as_often_as_its_own_flow_says(pond: Pond) -> None:
+    await pond.open(WIDE, flow="a", attempts=1, pack=4)
+    await pond.open(WIDE, flow="b", attempts=5, pack=4)
+    await pond.accept("a1", flow="a", pack="k")
+    await pond.accept("b1", flow="b", pack="k")
+    await pond.beat()
+    await pond.pass_time(300)
+    await pond.store.promote(200)
+    await pond.release()
+
+    [call] = await pond.claim()
+
+    assert {job.id: job.attempts for job in call.jobs} == {"a1": 1, "b1": 5}
+
+
+async def test_what_rides_in_a_call_is_not_sent_once_its_flow_is_paused(pond: Pond) -> None:
+    await pond.open(WIDE, flow="a", pack=4)
+    await pond.open(WIDE, flow="b", pack=4)
+    await pond.accept("a1", flow="a", pack="k")
+    await pond.accept("b1", flow="b", pack="k")
+    await pond.beat()
+    await pond.pass_time(300)
+    await pond.store.promote(200)
+    assert (await pond.release())[0] == 1
+
+    await pond.store.pause("b")
+
+    assert await pond.claim() == []
+    assert await pond.state("b1") == "queued"

@@ -441,3 +441,31 @@ async def test_flows_of_two_orgs_share_nothing(pond: Pond) -> None:
 
     assert (await pond.release())[0] == 1
     assert len(await pond.claim("b")) == 1
+
+
+async def test_a_quota_that_is_lowered_below_what_was_used_is_told(pond: Pond) -> None:
+    await pond.open(quota=1_000)
+    [call] = await pond.run("j1", need=400)
+    await pond.settle(call, used=400)
+
+    await pond.change(quota=400)
+
+    rows = await pond.store.records("acme", "events", most=10)
+    assert [row.fields["percent"] for row in reversed(rows)] == ["50", "80", "100"]
+
+
+async def test_of_more_flows_than_are_looked_at_once_all_that_fit_come_back(pond: Pond) -> None:
+    await pond.open(quota=1)
+    for i in range(120):
+        await pond.open(flow=f"f{i}", quota=1)
+        await pond.accept(f"j{i}", flow=f"f{i}", need=100 if i % 10 else 900_000)
+    await pond.beat(free=1_000)
+    while (await pond.release())[1] == 0:
+        pass
+
+    await pond.change(quota=50_000)
+    back = 0
+    for _ in range(20):
+        back += (await pond.store.promote(200))[0]
+
+    assert back == 108

@@ -1,5 +1,7 @@
 """set: an org, one of its lanes and a flow are as told."""
 
+from dataclasses import replace
+
 import pytest
 from redis.asyncio import Redis
 
@@ -38,7 +40,6 @@ async def test_an_org_a_lane_and_a_flow_are_opened(pond: Pond) -> None:
     assert await pond.fields("o:acme") == {
         "quota": "500000",
         "reserve": "strict",
-        "crossed": "0",
         "version": "1",
     }
     assert await pond.fields(LANE) == {
@@ -363,4 +364,17 @@ async def test_parked_jobs_of_a_flow_that_moves_to_another_org_wait_for_its_quot
     assert await pond.store.promote(200) == (0, None)
     await pond.settle(call, used=50)
     assert await pond.store.promote(200) == (1, None)
-    assert await pond.members("o:acme:parked") == []
+    assert sorted(await pond.scores("o:acme:parked")) == []
+
+
+async def test_who_does_not_know_the_limits_leaves_those_that_there_are(pond: Pond) -> None:
+    """A second run that is to learn them would else take the window away."""
+    await pond.open("3/60s")
+    await ready_jobs(pond, "j1", "j2", "j3", "j4")
+    assert (await pond.release())[0] == 3
+    told = replace(lane("1@once"), if_new=True)
+
+    await pond.store.set_flow("g", told, attempts=3, crashes=3)
+
+    assert await pond.release() == (0, None)
+    assert [window.amount for window in (await pond.store.look("g")).lane.windows] == [3]

@@ -429,7 +429,7 @@ async def test_what_an_answer_frees_of_the_quota_brings_back_a_parked_job(pond: 
     assert await pond.store.promote(200) == (1, None)
 
     assert await pond.release() == (1, None)
-    assert await pond.members("o:acme:parked") == []
+    assert sorted(await pond.scores("o:acme:parked")) == []
 
 
 async def test_a_look_that_was_put_off_comes_sooner_if_the_call_was_counted_long_ago(

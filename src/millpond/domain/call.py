@@ -7,12 +7,13 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
     """A job as its call carries it: `payload` is an `Ask`, as written; `need` characters are
-    reserved for it."""
+    reserved for it, and it may have so many `attempts` (None: as many as its call says)."""
 
     id: str
     failures: int
     payload: bytes
     need: int = 0
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

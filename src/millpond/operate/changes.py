@@ -65,9 +65,11 @@ async def change_org(store: Store, org: str, changes: OrgChanges) -> Told:
         told = replace(told, quota=changes.quota)
     if changes.suspended is not None:
         told = replace(told, status="suspended" if changes.suspended else "active")
-    version = await store.change(org, told, by=by)
     for lane, limits in lanes.items():
-        version = await store.change(org, Changes(lane=lane, limits=limits), by=by)
+        kept = _kept_of((await store.explain(lane=lane)).lane, limits)
+        of_lane = Changes(lane=lane, limits=limits, bulk=bulk_limits(limits, kept))
+        await store.change(org, of_lane, by=by)
+    version = await store.change(org, told, by=by)
     return {
         "org": org,
         "version": version,

@@ -64,7 +64,8 @@ class DataFolder:
             lock.close()
             raise FolderInUse(
                 f"another run is at work in {self.path}; wait for it, or give this one a folder "
-                "of its own with --data-dir"
+                "of its own with --data-dir. (Runs with one key then need one server, so that they "
+                "share its limits: set MILLPOND_REDIS_URL for both)"
             ) from None
         self._lock = lock
         self.id = self._read_id()

@@ -182,6 +182,7 @@ class Household:
             bulk=options.bulk_limits(limits),
             credit=options.service_time,
             reserve=options.reserve,
+            if_new=self.limits is None,
         )
         await store.set_flow(
             self.flow,

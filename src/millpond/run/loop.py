@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from millpond.domain.job import COUNTED, Class
+from millpond.domain.limit import Unit
 from millpond.errors import NoServer, Refused, StoreUnavailable, Unavailable, UnknownFlow
 from millpond.failpoints import reached
 from millpond.run.collector import Collector
@@ -29,7 +30,7 @@ from millpond.run.preview import Contents, describe_preview, preview
 from millpond.run.progress import Progress, Standing, progress, say
 from millpond.run.summary import End, Summary, end_of, exit_code, summarize
 from millpond.scheduler.estimate import LATENCY_GUESS_MS
-from millpond.scheduler.explain import Reason, waiting_reason
+from millpond.scheduler.explain import Reason, held, waiting_reason
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Store
 from millpond.store.view import View
@@ -256,7 +257,12 @@ class Run:
             )
 
     async def _learn(self, store: Store, view: View) -> None:
-        """Take the limits from the provider's first reply; without them nobody may guess."""
+        """Take the limits from whoever set the lane's, or from the provider's first reply; without
+        them nobody may guess."""
+        there = held(UNTIL_TOLD, [one for one in view.lane.windows if one.unit != Unit.BULK])
+        if there is not UNTIL_TOLD:
+            self._household.limits = tuple(there)
+            return
         if view.lane.told is not None:
             await self._household.learn_limits(store, view.lane.told)
             say(f"limits, as the provider says: {view.lane.told}", quiet=self._options.quiet)

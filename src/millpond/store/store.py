@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from millpond.domain.call import Claimed, ClaimedJob, Settlement
 from millpond.domain.job import Class
 from millpond.domain.limit import Limit
-from millpond.errors import StoreUnavailable, UnknownFlow, UnknownPart
+from millpond.errors import Refused, StoreUnavailable, UnknownFlow, UnknownPart
 from millpond.store import keys
 from millpond.store.gateway import Argument, Gateway
 from millpond.store.view import (
@@ -49,6 +49,15 @@ _DIED = orjson.dumps(
 )
 
 
+class BelowZero(Refused):
+    """More characters would be taken back than were ever used."""
+
+    code = "below_zero"
+
+    def __init__(self, used: int, characters: int) -> None:
+        super().__init__(f"{characters:,} characters would leave less than none: {used:,} are used")
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to accept. `need` characters and `tokens` are the most it may use, `base` characters of
@@ -70,6 +79,7 @@ class Lane:
 
     `bulk`: limits that only bulk has to keep, so that something is left for interactive jobs.
     `credit`: the provider's word on its service time is believed. `paced`: bulk always goes evenly.
+    `if_new`: if the lane has limits already, those stay.
     """
 
     id: str
@@ -82,6 +92,7 @@ class Lane:
     credit: bool = False
     paced: bool = False
     reserve: Reserve = "strict"
+    if_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +180,7 @@ class Store:
                     "limits": _limits(lane.limits, lane.bulk),
                     "credit": lane.credit,
                     "paced": lane.paced,
+                    "if_new": lane.if_new,
                     "again": True,
                     "lost": lost,
                 },
@@ -354,13 +366,8 @@ class Store:
 
     async def orgs(self) -> list[str]:
         """All orgs of the partition."""
-        try:
-            found: Any = await self.gateway.redis.sscan(
-                keys.orgs(self.gateway.partition), count=1_000
-            )
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the server does not answer: {error}") from error
-        return sorted(org.decode() for org in found[1])
+        found = await self._read(self.gateway.redis.smembers(keys.orgs(self.gateway.partition)))
+        return sorted(org.decode() for org in found)
 
     async def flushed(self, flow: str, last: str | None, *, done: bool = False) -> int:
         """Rows up to `last` are safe elsewhere and leave. How many jobs the flow still holds.
@@ -429,6 +436,8 @@ class Store:
                 return int(used or 0), int(estimated or 0)
             case [b"unknown", part]:
                 raise UnknownPart(part.decode(), call if part == b"call" else org)
+            case [b"below", used]:
+                raise BelowZero(int(used), characters)
             case other:
                 raise AssertionError(f"adjust.lua replied {other}")
 
@@ -557,8 +566,8 @@ def _claimed(told: list[Any]) -> Claimed:
         bulk=int(bulk),
         attempts=int(attempts),
         jobs=tuple(
-            ClaimedJob(job.decode(), int(failures), body, int(reserved))
-            for job, failures, body, reserved in jobs
+            ClaimedJob(job.decode(), int(failures), body, int(reserved), int(allowed))
+            for job, failures, body, reserved, allowed in jobs
         ),
     )
 

@@ -13,18 +13,20 @@
 --
 -- Replies  {'adjusted', used, estimated}
 --          {'unknown', what}    org, or call: none of unknown outcome has this id
+--          {'below', used}      more would be taken back than was ever used
 
 local org, by, why, how, characters, id = unpack(arg, 1, 6)
 local o = P .. 'o:' .. org
 if redis.call('EXISTS', o) == 0 then return reply('unknown', 'org') end
-local change = tonumber(characters)
+local change, used = tonumber(characters), tonumber(redis.call('HGET', o, 'used')) or 0
+if how == 'add' and used + change < 0 then return reply('below', used) end
 if how == 'call' then
   local kept = redis.call('HGET', o .. ':unknown', id)
   if not kept then return reply('unknown', 'call') end
   redis.call('HDEL', o .. ':unknown', id)
   redis.call('HINCRBY', o, 'estimated', -kept)
 elseif how == 'total' then
-  change = change - (tonumber(redis.call('HGET', o, 'used')) or 0)
+  change = change - used
   redis.call('HSET', o, 'estimated', 0)
   redis.call('DEL', o .. ':unknown')
 end

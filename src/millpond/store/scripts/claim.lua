@@ -10,7 +10,7 @@
 --       6 most   calls, at most 200: its free slots
 --
 -- Replies  {'claimed', call...}   each {id, lane, org, flow, need, tokens, inputs, bulk, attempts allowed, job...}
---                                 each job {id, failures, payload, need}
+--                                 each job {id, failures, payload, need, attempts allowed}
 --          {'unknown'}            the worker is not registered in this life of the server: heartbeat first
 
 local worker, seq, most = arg[1], tonumber(arg[2]), tonumber(arg[3])
@@ -25,17 +25,22 @@ local function describe(call)
     tonumber(redis.call('HGET', P .. 'f:' .. call.flow, 'attempts')) or 1}
   for _, job in ipairs(call.jobs) do
     local failures = tonumber(redis.call('HGET', P .. 'j:' .. job.id, 'failures')) or 0
-    told[#told + 1] = {job.id, failures, redis.call('GET', P .. 'y:' .. job.id) or '', job.need}
+    local attempts = job.flow ~= call.flow and redis.call('HGET', P .. 'f:' .. job.flow, 'attempts')
+    told[#told + 1] = {job.id, failures, redis.call('GET', P .. 'y:' .. job.id) or '', job.need, tonumber(attempts) or told[9]}
   end
   return told
 end
 
 -- Whether a released call may not be sent any more.
 local function stopped(call)
-  local l = P .. 'l:' .. call.lane
-  local shut_until, paused = unpack(redis.call('HMGET', l, 'shut_until', 'paused'))
-  return paused or (tonumber(shut_until) or 0) > now or redis.call('HEXISTS', P .. 'f:' .. call.flow, 'paused') == 1
-    or redis.call('HGET', P .. 'o:' .. call.org, 'status') == 'suspended'
+  local shut_until, paused = unpack(redis.call('HMGET', P .. 'l:' .. call.lane, 'shut_until', 'paused'))
+  if paused or (tonumber(shut_until) or 0) > now or redis.call('HGET', P .. 'o:' .. call.org, 'status') == 'suspended' then
+    return true
+  end
+  for _, flow in ipairs(flows_of(call)) do
+    if redis.call('HEXISTS', P .. 'f:' .. flow, 'paused') == 1 then return true end
+  end
+  return false
 end
 
 local claimed = {}

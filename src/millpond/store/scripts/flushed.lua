@@ -22,7 +22,7 @@ for _, row in ipairs(rows) do
 end
 if #rows == 1000 then return reply('more') end
 
-local held, open, lane, class, user = unpack(redis.call('HMGET', f, 'held', 'open', 'lane', 'class', 'user'))
+local held, open, lane, class, user, org = unpack(redis.call('HMGET', f, 'held', 'open', 'lane', 'class', 'user', 'org'))
 held, open = tonumber(held) or 0, tonumber(open) or 0
 if done == '1' and open == 0 and redis.call('XLEN', out) == 0 then
   if lane then
@@ -31,6 +31,7 @@ if done == '1' and open == 0 and redis.call('XLEN', out) == 0 then
   end
   redis.call('SREM', P .. 'flows', flow)
   redis.call('ZREM', P .. 'soon', flow)
+  if org then redis.call('ZREM', P .. 'o:' .. org .. ':parked', flow) end
   redis.call('DEL', f, f .. ':q', f .. ':later', f .. ':parked', out)
 end
 return reply('flushed', held)

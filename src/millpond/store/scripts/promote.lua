@@ -21,24 +21,40 @@ local function bring(flow, jobs)
   n = n + #jobs
 end
 
+-- Parked jobs that the quota has room for. What they need is looked at anew: answers may have taught
+-- us since that it is less.
+local function fitting_jobs(f, org, lane)
+  local parked = n < most and redis.call('ZRANGE', f .. ':parked', 0, most - n - 1) or {}
+  if #parked == 0 then return {} end
+  local scale = scale_of(redis.call('HGET', P .. 'o:' .. org, 'reserve'),
+    unpack(redis.call('HMGET', P .. 'l:' .. lane, 'bound', 'p99', 'answers')))
+  local left, fitting = quota_left(org), {}
+  for _, job in ipairs(parked) do
+    local may_use, base = string.match(redis.call('HGET', P .. 'j:' .. job, 'entry') or '', '^(%d+)|[^|]+|%d+|(%d+)|')
+    local need = may_use and scaled(scale, tonumber(may_use), tonumber(base)) or 0
+    if need > left then
+      redis.call('ZADD', f .. ':parked', need, job)
+      break
+    end
+    left = left - need
+    redis.call('ZREM', f .. ':parked', job)
+    fitting[#fitting + 1] = job
+  end
+  return fitting
+end
+
 local function promote(flow)
   local f = P .. 'f:' .. flow
-  local org = redis.call('HGET', f, 'org')
+  local org, lane = unpack(redis.call('HMGET', f, 'org', 'lane'))
   if not org then return end
   local ripe = redis.call('ZRANGE', f .. ':later', '-inf', now, 'BYSCORE', 'LIMIT', 0, most - n)
   for _, job in ipairs(ripe) do redis.call('ZREM', f .. ':later', job) end
   bring(flow, ripe)
-  local left, fitting = quota_left(org), {}
-  local parked = n < most and redis.call('ZRANGE', f .. ':parked', 0, most - n - 1, 'WITHSCORES') or {}
-  for i = 1, #parked, 2 do
-    left = left - parked[i + 1]
-    if left < 0 then break end
-    redis.call('ZREM', f .. ':parked', parked[i])
-    fitting[#fitting + 1] = parked[i]
-  end
+  local fitting = fitting_jobs(f, org, lane)
   bring(flow, fitting)
+  note_parked(org, flow)
+  if #fitting > 0 and redis.call('ZCARD', P .. 'o:' .. org .. ':parked') > LOOKED_AT then look_at_parked(org) end
   if redis.call('EXISTS', f .. ':q') == 1 then enter(flow) end   -- it may have waited for more of its pack
-  if redis.call('EXISTS', f .. ':parked') == 0 then redis.call('SREM', P .. 'o:' .. org .. ':parked', flow) end
   local next_later = redis.call('ZRANGE', f .. ':later', 0, 0, 'WITHSCORES')[2]
   if n >= most then next_later = now end
   if next_later then look_again(flow, tonumber(next_later)) end

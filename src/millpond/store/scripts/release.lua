@@ -20,7 +20,6 @@ local LINGER_MS = 250       -- how long a pack that is not full waits for more o
 local OTHER_CLASS = {i = 'b', b = 'i'}
 local BURST = 2             -- calls of the bucket that paces bulk
 local TROUBLE_MOST = 10     -- see settle
-local P99_FROM = 20         -- answers that have been seen before the p99 of their sizes is believed
 
 local most = tonumber(arg[1])
 local released, looked, look_at_most = 0, 0, LOOKED_MOST
@@ -228,10 +227,7 @@ end
 -- ---------------------------------------------------------------- letting go
 
 -- What is reserved for a job: what it may use at most, by what answers have come to.
-local function reserve_for(s, job)
-  if s.scale == 1 then return job.need end
-  return job.base + math.ceil((job.need - job.base) * s.scale)
-end
+local function reserve_for(s, job) return scaled(s.scale, job.need, job.base) end
 
 -- More jobs for a call, while they may share it: of the flow whose turn it is, then of those after it.
 local function fill(s, class, jobs, units)
@@ -280,13 +276,6 @@ local function write_down(s)
   redis.call('RPUSH', P .. 'ready:' .. s.pool, unpack(s.ids))
   local bell = P .. 'bell:w:' .. s.pool
   for _ = redis.call('LLEN', bell) + 1, math.min(8, #s.ids) do redis.call('LPUSH', bell, 1) end
-end
-
--- How much of a job's bound is reserved: all of it, more where answers went over it, or what 99 of 100
--- answers have come to.
-local function scale_of(reserve, bound, p99, answers)
-  if reserve == 'p99' and (tonumber(answers) or 0) >= P99_FROM then return tonumber(p99) end
-  return tonumber(bound) or 1
 end
 
 -- The bucket that paces: of bulk while somebody waits for answers, and of everything after refusals
@@ -398,7 +387,7 @@ local function serve(lane, turn)
       local suits, suits_at = fits_others(others, units, true)
       if need > s.left then
         redis.call('ZADD', P .. 'f:' .. job.flow .. ':parked', need, job.id)
-        redis.call('SADD', P .. 'o:' .. org .. ':parked', job.flow)
+        note_parked(org, job.flow)
         take(flow)
       elseif not suits then
         stuck, stuck_at = true, suits_at

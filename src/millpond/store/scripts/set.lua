@@ -10,7 +10,7 @@
 --           org    {id, quota: characters or 'none', status: active | suspended, reserve: strict | p99,
 --                   mode, weights: {user: weight}}
 --           lane   {id, pool: whose workers make its calls, counted: its characters count against the quota,
---                   limits: [[amount, window_ms (0: at once), unit], ...], credit: the provider's service time
+--                   limits: [[amount, window_ms (0: at once), unit], ...], if_new: true, those of a lane that has some stay, credit: the provider's service time
 --                   is believed, paced: bulk always goes evenly, paused: a reason or '', again: true, to try
 --                   a lane that is shut or that a refused key paused; lost: true, calls were made that the server knows nothing of}
 --           flow   {id, user, class: i | b, weight, attempts: failures that a job may have, crashes: deaths of
@@ -56,15 +56,8 @@ local function open_org()
     redis.call('HSET', o, 'weighted', 1)
   end
   redis.call('SADD', P .. 'orgs', org.id)
-  if org.quota then
-    local quota, used, estimated = unpack(redis.call('HMGET', o, 'quota', 'used', 'estimated'))
-    local crossed = 0
-    for _, percent in ipairs(CROSSINGS) do
-      if quota ~= 'none' and ((tonumber(used) or 0) + (tonumber(estimated) or 0)) * 100 >= percent * quota then crossed = percent end
-    end
-    redis.call('HSET', o, 'crossed', crossed)
-    look_at_parked(org.id)
-  end
+  if org.quota then tell_crossings(org.id) end
+  look_at_parked(org.id)
   if stopped and org.status == 'active' then
     for _, one in ipairs(redis.call('SRANDMEMBER', o .. ':lanes', LANES_MOST)) do wake(one) end
   end
@@ -79,7 +72,7 @@ local function open_lane()
     redis.call('ZADD', P .. 'idle', now, lane.id)
   end
   write('lane', lane.id, l, {pool = lane.pool, counted = lane.counted, credit = lane.credit, paced = lane.paced})
-  if lane.limits then
+  if lane.limits and not (lane.if_new and #limits_of(lane.id) > 0) then
     local old = cjson.encode(limits_of(lane.id))
     change_limits(lane.id, lane.limits)
     local new = cjson.encode(limits_of(lane.id))
@@ -112,7 +105,7 @@ local function leave_lane(old_lane)
   local ids = redis.call('LRANGE', ready, 0, READY_MOST)
   for i = #ids, 1, -1 do   -- the first comes to the head of the line
     local call = read_call(ids[i])
-    if call and call.flow == flow.id and call.lane == old_lane then
+    if call and carries(call, flow.id) and call.lane == old_lane then
       redis.call('LREM', ready, 0, call.id)
       unsend(call)
     end
@@ -127,8 +120,8 @@ local function open_flow()
   local new_lane, new_org = whole and lane and lane.id or old_lane, org.id
   local moves = old_lane and (old_lane ~= new_lane or (flow.class and flow.class ~= class) or (flow.user and flow.user ~= user))
   if moves then step_out(old_lane, class, user, flow.id) end
-  if old_org and old_org ~= new_org and redis.call('SREM', P .. 'o:' .. old_org .. ':parked', flow.id) == 1 then
-    redis.call('SADD', o .. ':parked', flow.id)
+  if old_org and old_org ~= new_org and redis.call('ZREM', P .. 'o:' .. old_org .. ':parked', flow.id) == 1 then
+    note_parked(org.id, flow.id)
   end
   redis.call('HSET', f, 'org', new_org, 'lane', new_lane)
   if flow.pack then

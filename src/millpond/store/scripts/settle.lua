@@ -70,7 +70,7 @@ local function end_job(call, job, flow)
     -- The call was lost and the job waits again: an answer is taken all the same, however late.
     if how == 'retry' then return end
     redis.call('ZREM', P .. 'f:' .. flow .. ':later', job.id)
-    redis.call('ZREM', P .. 'f:' .. flow .. ':parked', job.id)
+    if redis.call('ZREM', P .. 'f:' .. flow .. ':parked', job.id) == 1 then note_parked(call.org, flow) end
   else
     redis.call('HINCRBY', j, 'attempts', 1)
   end

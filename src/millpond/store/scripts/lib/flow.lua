@@ -20,13 +20,6 @@ local function to_head(flow, job)
   enter(flow)
 end
 
--- The org's quota may have room again: its parked jobs are looked at.
-local function look_at_parked(org)
-  for _, flow in ipairs(redis.call('SRANDMEMBER', P .. 'o:' .. org .. ':parked', 50)) do
-    look_again(flow, now)
-  end
-end
-
 -- Characters of the quota that are neither used nor spoken for.
 local function left_of(quota, used, reserved, estimated)
   if not quota or quota == 'none' then return math.huge end
@@ -35,6 +28,39 @@ end
 
 local function quota_left(org)
   return left_of(unpack(redis.call('HMGET', P .. 'o:' .. org, 'quota', 'used', 'reserved', 'estimated')))
+end
+
+local LOOKED_AT = 50   -- flows with parked jobs at once
+local P99_FROM = 20   -- answers that have been seen before the p99 of their sizes is believed
+
+-- How much of a job's bound is reserved: all of it, more where answers went over it, or what 99 of 100
+-- answers have come to.
+local function scale_of(reserve, bound, p99, answers)
+  if reserve == 'p99' and (tonumber(answers) or 0) >= P99_FROM then return tonumber(p99) end
+  return tonumber(bound) or 1
+end
+
+local function scaled(scale, most, base)
+  return scale == 1 and most or base + math.ceil((most - base) * scale)
+end
+
+-- The org's quota may have room again: flows whose least parked job may fit now are looked at.
+local function look_at_parked(org)
+  local left, reserve = quota_left(org), redis.call('HGET', P .. 'o:' .. org, 'reserve')
+  local fits = (left == math.huge or reserve == 'p99') and '+inf' or left
+  for _, flow in ipairs(redis.call('ZRANGE', P .. 'o:' .. org .. ':parked', '-inf', fits, 'BYSCORE', 'LIMIT', 0, LOOKED_AT)) do
+    look_again(flow, now)
+  end
+end
+
+-- The org knows of each flow with parked jobs what the least of them needs.
+local function note_parked(org, flow)
+  local least = redis.call('ZRANGE', P .. 'f:' .. flow .. ':parked', 0, 0, 'WITHSCORES')[2]
+  if least then
+    redis.call('ZADD', P .. 'o:' .. org .. ':parked', least, flow)
+  else
+    redis.call('ZREM', P .. 'o:' .. org .. ':parked', flow)
+  end
 end
 
 -- The last word about a job: its row goes to the flow's stream, where `flushed` takes it.

@@ -31,6 +31,22 @@ local function read_call(id)
     worker = c[7], pool = c[8], counted = c[9]}
 end
 
+local function flows_of(call)
+  local flows, seen = {call.flow}, {[call.flow] = true}
+  for _, job in ipairs(call.jobs) do
+    if not seen[job.flow] then flows[#flows + 1] = job.flow end
+    seen[job.flow] = true
+  end
+  return flows
+end
+
+local function carries(call, flow)
+  for _, one in ipairs(flows_of(call)) do
+    if one == flow then return true end
+  end
+  return false
+end
+
 -- What each flow has of a call: `of` says it for a job; of a call without jobs its flow has all.
 local function by_flow(call, of, all)
   local sums, names = {}, {}
@@ -59,23 +75,31 @@ local function count(call, field, sign, of, all)
   return total
 end
 
--- A row of the org's ledger, with the sums after it, so that each row can be checked by the one before.
-local function enter_ledger(org, outcome, characters, ...)
+-- Tells once of each threshold of the quota that is newly passed; who falls below it may pass it again.
+local function tell_crossings(org)
   local o = P .. 'o:' .. org
   local quota, used, estimated, crossed = unpack(redis.call('HMGET', o, 'quota', 'used', 'estimated', 'crossed'))
   used, estimated, crossed = tonumber(used) or 0, tonumber(estimated) or 0, tonumber(crossed) or 0
-  redis.call('XADD', o .. ':led', 'MAXLEN', '~', LEDGER_MOST, '*', 'at', now, 'outcome', outcome, 'characters', characters,
-    'used', used, 'estimated', estimated, ...)
-  if quota and quota ~= 'none' then
-    for _, percent in ipairs(CROSSINGS) do
-      if percent > crossed and (used + estimated) * 100 >= percent * quota then
-        crossed = percent
-        redis.call('HSET', o, 'crossed', percent)
-        redis.call('XADD', o .. ':ev', 'MAXLEN', '~', EVENTS_MOST, '*', 'at', now, 'event', 'quota',
-          'percent', percent, 'used', used, 'estimated', estimated, 'quota', quota)
-      end
+  local reached = 0
+  for _, percent in ipairs(CROSSINGS) do
+    if quota and quota ~= 'none' and (used + estimated) * 100 >= percent * quota then reached = percent end
+  end
+  for _, percent in ipairs(CROSSINGS) do
+    if percent > crossed and percent <= reached then
+      redis.call('XADD', o .. ':ev', 'MAXLEN', '~', EVENTS_MOST, '*', 'at', now, 'event', 'quota',
+        'percent', percent, 'used', used, 'estimated', estimated, 'quota', quota)
     end
   end
+  if reached ~= crossed then redis.call('HSET', o, 'crossed', reached) end
+end
+
+-- A row of the org's ledger, with the sums after it, so that each row can be checked by the one before.
+local function enter_ledger(org, outcome, characters, ...)
+  local o = P .. 'o:' .. org
+  local used, estimated = unpack(redis.call('HMGET', o, 'used', 'estimated'))
+  redis.call('XADD', o .. ':led', 'MAXLEN', '~', LEDGER_MOST, '*', 'at', now, 'outcome', outcome, 'characters', characters,
+    'used', used or 0, 'estimated', estimated or 0, ...)
+  tell_crossings(org)
 end
 
 -- A call's row in the books: known, unknown (its reservation stays charged) or unsent.

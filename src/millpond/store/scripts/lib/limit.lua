@@ -123,7 +123,7 @@ local function count_as_full(lane)
       else
         before = math.max(before, limit[1])
       end
-      ever = math.max(ever, limit[1])
+      if limit[3] == 'calls' and limit[1] < COUNTS_ONLY then ever = math.max(ever, limit[1]) end
     end
   end
   redis.call('HSET', l, 'complete', now, 'before', before, 'ever', ever)
