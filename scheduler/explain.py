@@ -177,6 +177,12 @@ def _length(window_ms: int) -> str:
 
 
 _TURN = Reason(Why.TURN, "its turn")
+#: Why a lane is shut, by the word of the store.
+_SHUT = {
+    "refused": (Why.REFUSED, "the provider's own limit"),
+    "unreachable": (Why.UNREACHABLE, "provider unreachable"),
+    "unwell": (Why.UNWELL, "provider unwell"),
+}
 
 
 def _why_flow(
@@ -206,6 +212,8 @@ def _stands_still(now: Moment, org: OrgView, lane: LaneView) -> Reason | None:
         return Reason(Why.SUSPENDED, "suspended")
     if lane.paused is not None:
         return Reason(Why.PAUSED, lane.paused)
+    if lane.counted and org.quota is not None and org.spent >= org.quota:
+        return _quota(org)
     return None
 
 
@@ -246,9 +254,10 @@ def _shut(now: Moment, lane: LaneView) -> Reason | None:
     if lane.trouble_since_ms is not None:
         since_s = now.wall(lane.trouble_since_ms)
         return Reason(Why.UNWELL, "provider unwell", next_release_s=next_s, since_s=since_s)
-    if until_ms is not None:
-        return Reason(Why.REFUSED, "the provider's own limit", next_release_s=next_s)
-    return None
+    if until_ms is None:
+        return None
+    why, words = _SHUT.get(lane.shut_reason, _SHUT["refused"])
+    return Reason(why, words, next_release_s=next_s)
 
 
 def _full(now: Moment, lane: LaneView, limits: Sequence[Limit], klass: Class) -> Reason | None:
