@@ -397,7 +397,10 @@ local function serve(lane, turn)
         take(flow)
         local jobs, lead = {job}, flow.member
         charge(s, class, user, flow, may)
-        if flow.lingers_until then redis.call('HDEL', P .. 'f:' .. lead, 'lingers_until') end
+        if flow.lingers_until then
+          redis.call('HDEL', P .. 'f:' .. lead, 'lingers_until')
+          flow.lingers_until = nil
+        end
         fill(s, class, jobs, units)
         let_go(s, class, lead, jobs, units)
         move_on(s, class)
