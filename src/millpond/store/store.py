@@ -245,10 +245,7 @@ class Store:
     async def common(self, flow: str) -> bytes | None:
         """What all jobs of a flow share; None: there is no such flow."""
         key = keys.flow(self.gateway.partition, flow)
-        try:
-            found: bytes | None = await self.gateway.redis.hget(key, "common")  # type: ignore[misc]
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        found: bytes | None = await self._read(self.gateway.redis.hget(key, "common"))
         return found
 
     async def accept(self, flow: str, jobs: Sequence[NewJob]) -> int:
@@ -358,10 +355,7 @@ class Store:
     async def used(self, org: str) -> int:
         """Characters that an org has used, those of calls of unknown outcome included."""
         key = keys.org(self.gateway.partition, org)
-        try:
-            found: Any = await self.gateway.redis.hmget(key, ["used", "estimated"])  # type: ignore[misc]
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        found = await self._read(self.gateway.redis.hmget(key, ["used", "estimated"]))
         return sum(int(one or 0) for one in found)
 
     async def orgs(self) -> list[str]:
@@ -479,12 +473,9 @@ class Store:
     async def rows(self, flow: str, *, block_ms: int) -> list[Row]:
         """The oldest rows that are not flushed; waits up to `block_ms` for one."""
         key = keys.rows(self.gateway.partition, flow)
-        try:
-            found: Any = await self.gateway.redis.xread(
-                {key: "0"}, count=_ROWS_MOST, block=block_ms or None
-            )
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        found = await self._read(
+            self.gateway.redis.xread({key: "0"}, count=_ROWS_MOST, block=block_ms or None)
+        )
         entries = found[0][1] if found else []
         return [_row(*one) for one in entries]
 

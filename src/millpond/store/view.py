@@ -153,12 +153,11 @@ class Explanation:
 def read_view(told: bytes, *, now_ms: int) -> View:
     """Read what look.lua replied."""
     raw = orjson.loads(told)
-    windows = raw["lane"].pop("windows")
     return View(
         now_ms=now_ms,
         org=read_org(raw["org"]),
         flow=_flow(raw["flow"]),
-        lane=_lane(raw["lane"], windows),
+        lane=_lane(raw["lane"], raw["windows"]),
     )
 
 

@@ -19,7 +19,6 @@ local LOOKED_MOST = 200     -- jobs
 local LINGER_MS = 250       -- how long a pack that is not full waits for more of a flow that is being fed
 local OTHER_CLASS = {i = 'b', b = 'i'}
 local BURST = 2             -- calls of the bucket that paces bulk
-local TROUBLE_MOST = 10     -- see settle
 
 local most = tonumber(arg[1])
 local released, looked, look_at_most = 0, 0, LOOKED_MOST

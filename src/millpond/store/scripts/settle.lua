@@ -26,7 +26,6 @@
 -- Replies  {'settled', word...}   a word per call: settled, or late (it was ended before; its charge stands)
 
 local SHUT_BLIND_MS = 1000
-local TROUBLE_MOST = 10   -- jobs in a row that fail at their first try: the provider is unwell, not they
 local TROUBLE_SHUT_MS, TROUBLE_SHUT_MOST_MS = 1000, 60000
 local CREDIT_OFF_MS = 3600000
 local ANSWERS_MOST, P99_EVERY = 500, 20

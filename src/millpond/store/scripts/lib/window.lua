@@ -156,6 +156,9 @@ local function share_of(lane, window)
   return share_now(share, since, window)
 end
 
+-- Calls in a row whose jobs fail at their first try: then the provider is unwell, not they.
+local TROUBLE_MOST = 10
+
 -- A call that was sent is counted as of `at`, with what it really used.
 local function put_stamp(lane, id, at, units)
   local l = P .. 'l:' .. lane
