@@ -79,8 +79,30 @@ def _load(name: str) -> Script:
     if not uses:
         raise AssertionError(f"{name}.lua does not say which libraries it uses")
     libraries = [(folder / "lib" / f"{lib}.lua").read_text() for lib in uses[1].split()]
-    text = "\n".join([first, *libraries, rest])
+    text = first + "\n" + _with_what_it_uses(libraries, rest)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+#: A function of a library, and its name.
+_FUNCTION = re.compile(
+    r"^(local function (\w+)\((?:[^\n]* end\n|.*?^end\n))", re.MULTILINE | re.DOTALL
+)
+_COMMENT = re.compile(r"--.*$", re.MULTILINE)
+
+
+def _with_what_it_uses(libraries: Sequence[str], script: str) -> str:
+    """The script behind its libraries, without the functions that nothing behind them names: the
+    server makes each of them anew whenever a script begins, called or not."""
+    text = script
+    for library in reversed(libraries):
+        first, *rest = _FUNCTION.split(library)
+        functions = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+        for function, name, after in reversed(list(functions)):
+            text = after + text
+            if re.search(rf"\b{name}\b", _COMMENT.sub("", text)):
+                text = function + text
+        text = first + text
+    return text
 
 
 SCRIPTS = {

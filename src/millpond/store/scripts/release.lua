@@ -28,6 +28,7 @@ local free = {}   -- pool -> free slots that no ready call will fill
 local v, last_given = unpack(redis.call('HMGET', M, 'v', 'call'))
 v, last_given = tonumber(v) or 0, tonumber(last_given) or 0
 local last_call = last_given
+local next_due   -- when the next lane is due, by what was read and is written here
 
 local function slots(pool)
   if not free[pool] then
@@ -36,9 +37,14 @@ local function slots(pool)
   return free[pool]
 end
 
-local function block(lane, at)
+-- A lane leaves the turn with its tag, until it is due or somebody wakes it.
+local function block(lane, tag, at)
   redis.call('ZREM', P .. 'turn', lane)
-  if at then redis.call('ZADD', P .. 'due', at, lane) end
+  redis.call('HSET', P .. 'l:' .. lane, 'tag', tag)
+  if at then
+    redis.call('ZADD', P .. 'due', at, lane)
+    next_due = math.min(next_due or math.huge, at)
+  end
 end
 
 -- ---------------------------------------------------------------- what limits leave
@@ -50,32 +56,31 @@ local function room(lane, limits, window, share, known)
   for _, limit in ipairs(limits) do
     local amount, length, unit = limit[1], limit[2], limit[3]
     if unit == 'calls' and length == window and share < 1 then amount = math.max(1, math.floor(amount * share)) end
-    local used, frees = taken(lane, limit, known)
+    local used = taken(lane, limit, known)
     if unit ~= 'calls' then
-      others[#others + 1] = {unit = unit, amount = amount, left = amount - used, frees = frees}
+      others[#others + 1] = {unit = unit, amount = amount, left = amount - used, limit = limit}
     elseif used >= amount then
       fits = 0
-      local ends = frees(used - amount + 1)
+      local ends = frees_at(lane, limit, known, used - amount + 1)
       if ends then at = math.max(at, ends) else event = true end
     else
       fits = math.min(fits, amount - used)
     end
   end
-  local l = P .. 'l:' .. lane
-  redis.call('ZREMRANGEBYSCORE', l .. ':s', '-inf', now - kept_ms(limits))
+  redis.call('ZREMRANGEBYSCORE', P .. 'l:' .. lane .. ':s', '-inf', now - kept_ms(limits))
   return fits, not event and at or nil, others
 end
 
 -- Whether so much fits into the limits of other units, and if not, when it may. What is larger than a
 -- limit goes alone, when all of the limit is free.
-local function fits_others(others, units, alone)
+local function fits_others(s, units, alone)
   local at, fits = 0, true
-  for _, other in ipairs(others) do
+  for _, other in ipairs(s.others) do
     local wanted = units[other.unit]
     local lacking = (alone and math.min(wanted, other.amount) or wanted) - other.left
     if lacking > 0 and not (other.unit == 'bulk' and wanted == 0) then
       fits = false
-      at = at and math.max(at, other.frees(lacking) or math.huge)
+      at = math.max(at, frees_at(s.lane, other.limit, s.known, lacking) or math.huge)
     end
   end
   return fits, at < math.huge and at or nil
@@ -88,10 +93,6 @@ local function head_of(level)
   local two = redis.call('ZRANGE', level, 0, 1, 'WITHSCORES')
   if not two[1] then return nil end
   return {level = level, member = two[1], tag = tonumber(two[2]), rival = tonumber(two[4]) or math.huge}
-end
-
-local function served(head, weight)
-  head.tag, head.moved = head.tag + 1 / weight, true
 end
 
 -- What was served is written. `resting`: it has nothing in line.
@@ -130,7 +131,8 @@ local function peek(head)
     end
     local need, id, tokens, base, pack = string.match(head.entries[head.taken + 1], '^(%d+)|([^|]+)|(%d+)|(%d+)|(.*)$')
     if redis.call('HGET', P .. 'j:' .. id, 'state') == 'queued' then
-      head.job = {id = id, flow = head.member, need = tonumber(need), tokens = tonumber(tokens), base = tonumber(base), pack = pack}
+      head.job = {id = id, flow = head.member, pack = pack, text = need, need = tonumber(need), tokens = tonumber(tokens),
+        base = tonumber(base), reserve = 0}
     else
       head.taken, looked = head.taken + 1, looked + 1
     end
@@ -182,8 +184,8 @@ end
 -- The flow that leads a call pays for it, and so do its user and its class; who rides along pays nothing.
 local function charge(s, class, user, flow, may)
   user.weight = user.weight or s.weighted and tonumber(redis.call('HGET', P .. 'o:' .. s.org .. ':weights', user.member)) or 1
-  served(flow, flow.weight)
-  served(user, user.weight)
+  flow.tag, flow.moved = flow.tag + 1 / flow.weight, true
+  user.tag, user.moved = user.tag + 1 / user.weight, true
   local other, tag = OTHER_CLASS[class], s.classes[class]
   -- Who may not go now gets nothing back for it.
   if s.classes[other] and not may[other] then s.classes[other] = math.max(s.classes[other], tag) end
@@ -225,23 +227,26 @@ end
 
 -- ---------------------------------------------------------------- letting go
 
--- What is reserved for a job: what it may use at most, by what answers have come to.
-local function reserve_for(s, job) return scaled(s.scale, job.need, job.base) end
+local function add(units, inputs, characters, tokens)
+  units.inputs, units.characters, units.tokens =
+    units.inputs + inputs, units.characters + characters, units.tokens + tokens
+end
 
 -- More jobs for a call, while they may share it: of the flow whose turn it is, then of those after it.
-local function fill(s, class, jobs, units)
-  local key, size = jobs[1].pack, jobs[1].size
+local function fill(s, class, size, jobs, units)
+  local key = jobs[1].pack
   look_at_most = LOOKED_MOST + size   -- a pack that was begun is not cut short
   while key ~= '' and #jobs < size do
     local _, flow, job = front(s, class, true)
     if not job or job.pack ~= key then break end
-    local need = reserve_for(s, job)
-    local more = {inputs = units.inputs + 1, characters = units.characters + need, tokens = units.tokens + job.tokens,
-      bulk = units.bulk}
-    if more.characters > s.left or not fits_others(s.others, more) then break end
+    local need = scaled(s.scale, job.need, job.base)
+    add(units, 1, need, job.tokens)
+    if units.characters > s.left or #s.others > 0 and not fits_others(s, units) then
+      add(units, -1, -need, -job.tokens)
+      break
+    end
     job.reserve, jobs[#jobs + 1] = need, job
     flow.reserved = flow.reserved + need
-    units.inputs, units.characters, units.tokens = more.inputs, more.characters, more.tokens
     take(flow)
   end
   look_at_most = LOOKED_MOST
@@ -253,7 +258,8 @@ local function let_go(s, class, lead, jobs, units)
   local written = {}
   for i, job in ipairs(jobs) do
     redis.call('HSET', P .. 'j:' .. job.id, 'state', 'released', 'call', id)
-    written[i] = job.id .. '|' .. job.flow .. '|' .. string.format('%d', job.reserve)
+    -- (as it stands in line, if it is the same: writing a number costs more than a word)
+    written[i] = job.id .. '|' .. job.flow .. '|' .. (job.reserve == job.need and job.text or job.reserve)
   end
   redis.call('HSET', P .. 'c:' .. id, 'lane', s.lane, 'org', s.org, 'flow', lead, 'jobs', table.concat(written, ','),
     'need', units.characters, 'tokens', units.tokens, 'inputs', units.inputs, 'bulk', units.bulk,
@@ -270,7 +276,7 @@ end
 local function write_down(s)
   if #s.ids == 0 then return end
   redis.call('ZADD', P .. 'l:' .. s.lane .. ':flight', unpack(s.flight))
-  in_flight(s.lane, s.units, 1)
+  if #s.others > 0 then in_flight(s.lane, s.units, 1) end
   if s.counted == '1' then redis.call('HINCRBY', P .. 'o:' .. s.org, 'reserved', s.units.characters) end
   redis.call('RPUSH', P .. 'ready:' .. s.pool, unpack(s.ids))
   local bell = P .. 'bell:w:' .. s.pool
@@ -290,75 +296,68 @@ local function next_token_at(bucket)
   return now + math.min(math.ceil((1 - bucket.tokens) / bucket.rate), bucket.window)
 end
 
--- Which classes may go, and when bulk may if it may not.
-local function may_go(s)
-  if s.careful and s.bucket.tokens < 1 then return {}, next_token_at(s.bucket) end
+-- The class whose turn it is of those that may go, which those are, and when bulk may if it may not.
+local function whose_turn(s)
+  if s.careful and s.bucket.tokens < 1 then return nil, {}, next_token_at(s.bucket) end
   local bulk_at
   if s.bucket and s.bucket.tokens < 1 then bulk_at = next_token_at(s.bucket) end
   for _, other in ipairs(s.others) do
     if other.unit == 'bulk' and other.left < 1 then
-      local at = other.frees(1 - other.left)
+      local at = frees_at(s.lane, other.limit, s.known, 1 - other.left)
       bulk_at = math.max(bulk_at or 0, at or math.huge)
     end
   end
-  return {i = true, b = not bulk_at}, bulk_at and bulk_at < math.huge and bulk_at or nil
-end
-
-local function class_of(s, may)
-  local best
-  for _, class in ipairs({'i', 'b'}) do
-    local at = s.classes[class]
-    if at and may[class] and (not best or at < s.classes[best]) then best = class end
-  end
-  return best
+  local i, b = s.classes.i, not bulk_at and s.classes.b or nil
+  local class = i and (not b or i <= b) and 'i' or b and 'b' or nil
+  return class, {i = true, b = not bulk_at}, bulk_at and bulk_at < math.huge and bulk_at or nil
 end
 
 -- Nothing of a lane waits. Once its windows are empty it is to cost nothing (see promote).
-local function fall_idle(lane, limits)
-  block(lane)
+local function fall_idle(lane, tag, limits)
+  block(lane, tag)
   local longest = 0
   for _, limit in ipairs(limits) do longest = math.max(longest, limit[2]) end
   redis.call('ZADD', P .. 'idle', now + longest, lane)
 end
 
 -- Lets up to `turn` calls of one lane go.
-local function serve(lane, turn)
+local function serve(lane, tag, turn)
   local l = P .. 'l:' .. lane
-  local org, pool, counted, written, paused, shut_until, lane_life, tag, trouble, latency, paced, chat_at, tokens, tokens_at,
+  local org, pool, counted, written, paused, shut_until, lane_life, trouble, latency, paced, chat_at, tokens, tokens_at,
     bound, p99, answers, share_then, share_at, complete, before = unpack(redis.call('HMGET', l, 'org', 'pool', 'counted',
-      'limits', 'paused', 'shut_until', 'life', 'tag', 'trouble', 'latency', 'paced', 'chat_at', 'bucket', 'bucket_at',
+      'limits', 'paused', 'shut_until', 'life', 'trouble', 'latency', 'paced', 'chat_at', 'bucket', 'bucket_at',
       'bound', 'p99', 'answers', 'share', 'share_at', 'complete', 'before'))
-  if not org or paused then return block(lane) end
+  if not org or paused then return block(lane, tag) end
   local status, quota, used, reserved, estimated, reserve, weighted = unpack(redis.call('HMGET', P .. 'o:' .. org,
     'status', 'quota', 'used', 'reserved', 'estimated', 'reserve', 'weighted'))
-  if status == 'suspended' then return block(lane) end
-  if tonumber(shut_until or 0) > now then return block(lane, tonumber(shut_until)) end
+  if status == 'suspended' then return block(lane, tag) end
+  if tonumber(shut_until or 0) > now then return block(lane, tag, tonumber(shut_until)) end
   if slots(pool) <= 0 then
     redis.call('ZADD', P .. 'full:' .. pool, tag, lane)
-    return block(lane)
+    return block(lane, tag)
   end
   if tonumber(lane_life) ~= life then
-    if not all_reported() then return block(lane, now + 100) end
+    if not all_reported() then return block(lane, tag, now + 100) end
     redis.call('HSET', l, 'life', life)
   end
   local probing = (tonumber(trouble) or 0) >= TROUBLE_MOST
-  if probing and redis.call('EXISTS', l .. ':flight') == 1 then return block(lane) end
+  if probing and redis.call('EXISTS', l .. ':flight') == 1 then return block(lane, tag) end
 
   local limits = limits_of(lane, written)
   local window, amount = shortest_of(limits)
   local share = share_now(share_then, share_at, window)
   local known = {complete = tonumber(complete) or 0, before = tonumber(before) or 0}
   local fits, at, others = room(lane, limits, window, share, known)
-  local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, careful = share < 1,
-    users = {}, classes = {}, ids = {}, flight = {}, units = {},
+  local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, known = known,
+    careful = share < 1, users = {}, classes = {}, ids = {}, flight = {}, units = {},
     left = counted == '1' and left_of(quota, used, reserved, estimated) or math.huge,
     scale = counted == '1' and scale_of(reserve, bound, p99, answers) or 1, weighted = weighted}
   if fits <= 0 then
     -- The share climbs, so a careful lane is looked at again after a window at the latest.
-    return block(lane, s.careful and math.min(at or math.huge, now + window) or at)
+    return block(lane, tag, s.careful and math.min(at or math.huge, now + window) or at)
   end
   local level = redis.call('ZRANGE', classes_level(lane), 0, -1, 'WITHSCORES')
-  if not level[1] then return fall_idle(lane, limits) end
+  if not level[1] then return fall_idle(lane, tag, limits) end
   for i = 1, #level, 2 do s.classes[level[i]] = tonumber(level[i + 1]) end
   local even = window > 0 and (paced == '1' or now - (tonumber(chat_at) or -math.huge) < window)
   if even or s.careful or (window > 0 and s.classes.i) then s.bucket = bucket_of(s, window, amount, share, latency, tokens, tokens_at) end
@@ -366,8 +365,7 @@ local function serve(lane, turn)
   s.go = math.min(turn, fits, slots(pool), probing and 1 or most)
   local chats, stuck_at, stuck = 0, nil, false
   while #s.ids < s.go and looked < LOOKED_MOST and not stuck do
-    local may, bulk_at = may_go(s)
-    local class = class_of(s, may)
+    local class, may, bulk_at = whose_turn(s)
     if not class then
       stuck, stuck_at = true, bulk_at
       break
@@ -381,9 +379,9 @@ local function serve(lane, turn)
         if not next(s.classes) then break end
       end
     else
-      local need = reserve_for(s, job)
+      local need = scaled(s.scale, job.need, job.base)
       local units = {inputs = 1, characters = need, tokens = job.tokens, bulk = class == 'b' and 1 or 0}
-      local suits, suits_at = fits_others(others, units, true)
+      local suits, suits_at = fits_others(s, units, true)
       if need > s.left then
         redis.call('ZADD', P .. 'f:' .. job.flow .. ':parked', need, job.id)
         note_parked(org, job.flow)
@@ -391,16 +389,16 @@ local function serve(lane, turn)
       elseif not suits then
         stuck, stuck_at = true, suits_at
       else
-        job.reserve, job.size = need, flow.pack
+        job.reserve = need
         flow.reserved = flow.reserved + need
         take(flow)
-        local jobs, lead = {job}, flow.member
+        local jobs, lead, size = {job}, flow.member, flow.pack
         charge(s, class, user, flow, may)
         if flow.lingers_until then
           redis.call('HDEL', P .. 'f:' .. lead, 'lingers_until')
           flow.lingers_until = nil
         end
-        fill(s, class, jobs, units)
+        fill(s, class, size, jobs, units)
         let_go(s, class, lead, jobs, units)
         move_on(s, class)
         if s.bucket then s.bucket.tokens = s.bucket.tokens - 1 end
@@ -413,35 +411,31 @@ local function serve(lane, turn)
   local gone = #s.ids
   released = released + gone
   free[pool] = free[pool] - gone
-  local fields = {'tag', tag + gone}
-  if s.bucket and gone > 0 then fields = {'tag', tag + gone, 'bucket', s.bucket.tokens, 'bucket_at', now} end
-  if chats > 0 then
-    fields[#fields + 1] = 'chat_at'
-    fields[#fields + 1] = now
-  end
-  redis.call('HSET', l, unpack(fields))
+  if s.bucket and gone > 0 then redis.call('HSET', l, 'bucket', s.bucket.tokens, 'bucket_at', now) end
+  if chats > 0 then redis.call('HSET', l, 'chat_at', now) end
   v = tag
   if stuck then
-    block(lane, stuck_at)
+    block(lane, tag + gone, stuck_at)
   elseif not next(s.classes) then
-    fall_idle(lane, limits)
+    fall_idle(lane, tag + gone, limits)
   else
-    redis.call('ZADD', P .. 'turn', 'XX', tag + gone, lane)
+    redis.call('ZADD', P .. 'turn', tag + gone, lane)
   end
 end
 
--- What is due takes turns again, from where virtual time stands.
+-- Takes turns again, from where virtual time stands.
 local function take_turns(lane)
-  local l = P .. 'l:' .. lane
-  if redis.call('HEXISTS', l, 'org') == 0 then return end   -- it is no more
-  local tag = math.max(v, tonumber(redis.call('HGET', l, 'tag')) or 0)
-  redis.call('HSET', l, 'tag', tag)
-  redis.call('ZADD', P .. 'turn', tag, lane)
+  local org, tag = unpack(redis.call('HMGET', P .. 'l:' .. lane, 'org', 'tag'))
+  if org then redis.call('ZADD', P .. 'turn', math.max(v, tonumber(tag)), lane) end   -- else it is no more
 end
 
-for _, lane in ipairs(redis.call('ZRANGE', P .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
-  redis.call('ZREM', P .. 'due', lane)
-  take_turns(lane)
+next_due = lowest(P .. 'due')
+if next_due and next_due <= now then
+  for _, lane in ipairs(redis.call('ZRANGE', P .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
+    redis.call('ZREM', P .. 'due', lane)
+    take_turns(lane)
+  end
+  next_due = lowest(P .. 'due')
 end
 
 -- Slots that the lanes in turn have left go to those that waited for one.
@@ -460,16 +454,15 @@ end
 local rounds = 0
 while released < most and looked < LOOKED_MOST and rounds < 250 do
   rounds = rounds + 1
-  local lane = redis.call('ZRANGE', P .. 'turn', 0, 0)[1]
+  local lane, tag = unpack(redis.call('ZRANGE', P .. 'turn', 0, 0, 'WITHSCORES'))
   if lane then
-    serve(lane, math.min(most - released, SERVED_AT_ONCE))
+    serve(lane, tonumber(tag), math.min(most - released, SERVED_AT_ONCE))
   elseif not those_who_waited() then
     break
   end
 end
 if last_call > last_given then redis.call('HSET', M, 'v', v, 'call', string.format('%d', last_call)) end
 
-local next_due = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')[2]
 local wait = next_due and math.max(0, next_due - now) or -1
 if released >= most or looked >= LOOKED_MOST or rounds >= 250 then wait = 0 end
 return reply('released', released, wait)

@@ -31,6 +31,7 @@ if found and found ~= LAYOUT then return reply('layout', found) end
 -- server that stood still) only as much as the caller's own monotonic clock vouches for.
 local function move_clock(to)
   local passed = math.max(0, to - now)
+  if passed == 0 and time == raw then return end
   now, lease_now = now + passed, lease_now + math.min(passed, 250)
   redis.call('HSET', M, 'raw', time, 'now', now, 'lease_now', lease_now)
 end

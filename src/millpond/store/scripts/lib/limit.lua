@@ -30,6 +30,9 @@ local function count_flight(lane, units)
   for _, unit in ipairs(units) do redis.call('HSET', P .. 'l:' .. lane, 'flight:' .. unit, sums[unit] or 0) end
 end
 
+-- When a ring was as full as can be, since nothing was known.
+local function full_field(limit) return 'full:' .. limit[3] .. ':' .. limit[2] end
+
 -- A ring begins: with the stamps that are there, and older calls as of the moment up to which they are
 -- known by number only. Of other units nothing is known, so it starts as full as can be.
 local function begin_ring(lane, limit, complete, before)
@@ -39,7 +42,7 @@ local function begin_ring(lane, limit, complete, before)
     local newest = tonumber(redis.call('ZRANGE', l .. ':s', -1, -1, 'WITHSCORES')[2]) or 0
     if limit[1] < COUNTS_ONLY then
       ring_add(r, math.max(now, newest), limit[1])
-      redis.call('HSET', l, r.full, math.max(now, newest))
+      redis.call('HSET', l, full_field(limit), math.max(now, newest))
     end
     return
   end
@@ -51,7 +54,7 @@ end
 -- A limit is raised whose ring began as full as can be: there may have been more.
 local function fill_up(lane, limit, was)
   local r = ring(lane, limit)
-  local at = tonumber(redis.call('HGET', r.lane, r.full))
+  local at = tonumber(redis.call('HGET', r.lane, full_field(limit)))
   if at and limit[1] > was[1] and limit[1] < COUNTS_ONLY then ring_add(r, at, limit[1] - was[1]) end
 end
 
@@ -95,7 +98,7 @@ local function change_limits(lane, limits)
     if limit[4] and not same_ring(limits, limit) then
       local r = ring(lane, limit)
       redis.call('DEL', r.key)
-      redis.call('HDEL', l, r.base, r.total, r.full)
+      redis.call('HDEL', l, r.base, r.total, full_field(limit))
     end
   end
   redis.call('HSET', l, 'limits', #limits > 0 and cjson.encode(limits) or '[]', 'complete', complete, 'before', before)

@@ -15,12 +15,13 @@ local function classes_level(lane) return P .. 'l:' .. lane .. ':c' end
 local function users_level(lane, class) return P .. 'l:' .. lane .. ':u:' .. class end
 local function flows_level(lane, class, user) return P .. 'l:' .. lane .. ':f:' .. class .. ':' .. user end
 
-local function virtual_time(level) return tonumber(redis.call('ZRANGE', level, 0, 0, 'WITHSCORES')[2]) end
+-- The lowest score: of a level, its virtual time.
+local function lowest(level) return tonumber(redis.call('ZRANGE', level, 0, 0, 'WITHSCORES')[2]) end
 
 -- Takes turns from now on: from where it stood, or so much behind virtual time.
 local function join(level, member, behind, behind_each)
   if redis.call('ZSCORE', level, member) then return end
-  local v, tag = virtual_time(level), 0
+  local v, tag = lowest(level), 0
   if v then
     local stood = tonumber(redis.call('ZSCORE', level .. ':idle', member))
     tag = v + behind + redis.call('ZCARD', level) * behind_each
@@ -34,7 +35,7 @@ end
 local function rest(level, member, tag)
   local idle = level .. ':idle'
   redis.call('ZREM', level, member)
-  local v = virtual_time(level)
+  local v = lowest(level)
   if not v then
     redis.call('UNLINK', idle)
     return

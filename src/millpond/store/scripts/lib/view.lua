@@ -13,8 +13,8 @@ local function lane_view(lane)
   if not view.org then return nil end
   local limits, known = limits_of(lane), known_of(lane)
   for i, limit in ipairs(limits) do
-    local used, frees = taken(lane, limit, known)
-    windows[i] = {used = used, frees_at = frees(math.max(1, used - limit[1] + 1))}
+    local used = taken(lane, limit, known)
+    windows[i] = {used = used, frees_at = frees_at(lane, limit, known, math.max(1, used - limit[1] + 1))}
   end
   view.flight = redis.call('ZCARD', l .. ':flight')
   view.share = share_of(lane, (shortest_of(limits)))

@@ -34,7 +34,6 @@ end
 local function ring(lane, limit)
   local name = limit[3] .. ':' .. limit[2]
   return {key = P .. 'l:' .. lane .. ':d:' .. name, lane = P .. 'l:' .. lane, total = 'total:' .. name, base = 'base:' .. name,
-    full = 'full:' .. name,   -- when it was as full as can be, since nothing was known
     window = limit[2], width = math.ceil((limit[2] + RING_AHEAD_MS) / (RING - 2))}
 end
 
@@ -93,29 +92,31 @@ local function in_flight(lane, units, by)
   end
 end
 
--- What is taken of one limit, and when so much of it will have left that `over` less are taken
--- (nil: when a call in flight ends). `known` are the lane's fields complete and before: so many
--- calls were stamped before that moment and are known by number only (see limit.lua).
+-- What is taken of one limit. `known` are the lane's fields complete and before: so many calls were
+-- stamped before that moment and are known by number only (see limit.lua).
 local function taken(lane, limit, known)
   local l, window, unit = P .. 'l:' .. lane, limit[2], limit[3]
   local flight = unit == 'calls' and redis.call('ZCARD', l .. ':flight')
     or tonumber(redis.call('HGET', l, 'flight:' .. unit)) or 0
-  if window == 0 then return flight, function() end end
+  if window == 0 then return flight end
   if limit[4] then
-    local r = ring(lane, limit)
-    local _, total = ring_now(r)
-    return flight + total, function(over) return ring_frees(r, over) end
+    local _, total = ring_now(ring(lane, limit))
+    return flight + total
   end
-  local stamps = redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf')
   local before = known.complete > now - window and known.before or 0
-  return stamps + flight + before, function(over)
-    local at = before > 0 and known.complete + window or math.huge
-    if over <= stamps then
-      local s = redis.call('ZRANGE', l .. ':s', '(' .. now - window, '+inf', 'BYSCORE', 'LIMIT', over - 1, 1, 'WITHSCORES')
-      at = math.min(at, s[2] + window)
-    end
-    return at < math.huge and at or nil
-  end
+  return flight + before + redis.call('ZCOUNT', l .. ':s', '(' .. now - window, '+inf')
+end
+
+-- When `over` less of a limit will be taken; nil: when a call in flight ends.
+local function frees_at(lane, limit, known, over)
+  local window = limit[2]
+  if window == 0 then return nil end
+  if limit[4] then return ring_frees(ring(lane, limit), over) end
+  local at = known.before > 0 and known.complete > now - window and known.complete + window or math.huge
+  local stamp = redis.call('ZRANGE', P .. 'l:' .. lane .. ':s', '(' .. now - window, '+inf', 'BYSCORE',
+    'LIMIT', over - 1, 1, 'WITHSCORES')[2]
+  if stamp then at = math.min(at, stamp + window) end
+  return at < math.huge and at or nil
 end
 
 local function known_of(lane)
