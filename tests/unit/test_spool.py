@@ -98,7 +98,9 @@ def test_a_pipe_is_copied_and_unpacked(
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"a\r\nb\xff", gzip.compress(b"a\r\nb\xff")], ids=["plain", "gz"])
+@pytest.mark.parametrize(
+    "content", [b"a\r\nb\xff", gzip.compress(b"a\r\nb\xff")], ids=["plain", "gz"]
+)
 def test_standard_input_is_copied_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:

@@ -83,7 +83,7 @@ local function open_lane()
   end
   -- A lane that an org or a flow knows and that is not there was lost, and calls were made in it.
   was_there = was_there or flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
-  if not known and (lane.lost or was_there) then count_as_full(lane.id) end
+  if not known and (lane.lost or was_there) then count_again(lane.id) end
   local paused = redis.call('HGET', l, 'paused')
   if paused and (lane.paused == '' or (lane.again and not string.find(paused, BY_HAND, 1, true))) then
     redis.call('HDEL', l, 'paused')

@@ -3,6 +3,8 @@
 -- A lane whose state was lost counts as full for its windows up to so long. (Longer ones would stand
 -- still for a day: they begin with what is counted from then on.)
 local LOST_WAIT_MOST_MS = 3600000
+local NO_UNITS = {inputs = 0, characters = 0, tokens = 0, bulk = 0}
+local LEDGER_READ_MOST, LEDGER_READ_AT_ONCE = 5000, 100   -- rows
 
 local function same_ring(limits, wanted)
   for _, limit in ipairs(limits) do
@@ -115,12 +117,36 @@ local function change_limits(lane, limits)
   end
 end
 
--- What a lane counted was lost, though calls were made: its windows count as full, and calls that are
--- on their way are in flight again.
-local function count_as_full(lane)
+-- The calls of a lane in the last while, as the org's ledger tells, each with a moment that it was not
+-- counted after; nil if the ledger does not reach back so far, or tells of too many. A call is entered when
+-- it ends, after it was counted. One whose answer nobody saw may be counted later than it was entered.
+local function calls_by_ledger(org, lane, while_ms)
+  local calls, before = {}, '+'
+  for _ = 1, LEDGER_READ_MOST / LEDGER_READ_AT_ONCE do
+    local rows = redis.call('XREVRANGE', P .. 'o:' .. org .. ':led', before, '-', 'COUNT', LEDGER_READ_AT_ONCE)
+    for _, row in ipairs(rows) do
+      local of = {}
+      for i = 1, #row[2], 2 do of[row[2][i]] = row[2][i + 1] end
+      if tonumber(of.at) <= now - while_ms then return calls end
+      if of.call and of.lane == lane then calls[#calls + 1] = {id = of.call, at = of.outcome == 'unknown' and now or tonumber(of.at)} end
+      before = '(' .. row[1]
+    end
+    if #rows < LEDGER_READ_AT_ONCE then return nil end
+  end
+end
+
+-- What a lane counted was lost, though calls were made. Calls that have ended are counted by the ledger, if
+-- it tells of them, else the windows count as full; those that are on their way are in flight again.
+local function count_again(lane)
   local l, before, ever = P .. 'l:' .. lane, 0, 0
+  local org, counted, pool = unpack(redis.call('HMGET', l, 'org', 'counted', 'pool'))
+  local longest, calls = 0, nil
   for _, limit in ipairs(limits_of(lane)) do
-    if limit[2] > 0 and limit[2] <= LOST_WAIT_MOST_MS then
+    if limit[3] == 'calls' and limit[2] <= LOST_WAIT_MOST_MS then longest = math.max(longest, limit[2]) end
+  end
+  if counted == '1' then calls = calls_by_ledger(org, lane, longest) end
+  for _, limit in ipairs(limits_of(lane)) do
+    if limit[2] > 0 and limit[2] <= LOST_WAIT_MOST_MS and not (calls and limit[3] == 'calls') then
       if limit[4] then
         if limit[1] < COUNTS_ONLY then ring_add(ring(lane, limit), now, limit[1]) end
       else
@@ -130,12 +156,11 @@ local function count_as_full(lane)
     end
   end
   redis.call('HSET', l, 'complete', now, 'before', before, 'ever', ever)
-  local pool = redis.call('HGET', l, 'pool')
+  for _, call in ipairs(calls or {}) do put_stamp(lane, call.id, call.at, NO_UNITS) end
   local ids = redis.call('LRANGE', P .. 'ready:' .. pool, 0, 9999)
   for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
     for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do ids[#ids + 1] = id end
   end
-  local org, counted = unpack(redis.call('HMGET', l, 'org', 'counted'))
   for _, id in ipairs(ids) do
     local c = P .. 'c:' .. id
     local of, of_org = unpack(redis.call('HMGET', c, 'lane', 'org'))
