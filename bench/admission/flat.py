@@ -132,8 +132,8 @@ def beside_a_million(place: Place) -> Figures:
 async def _grown(
     place: Place, sizes: Sequence[int], grow: Callable[["Pond", int], Awaitable[None]]
 ) -> Figures:
-    """The same measured at each size, on a server of its own; and how far the others are from the
-    smallest."""
+    """The same measured at each size, on a server of its own; and how far the sizes are from their
+    middle."""
     found: dict[int, Figures] = {}
     for size in sizes:
         async with server(place.inside(str(size)).folder) as (store, _):
@@ -141,13 +141,11 @@ async def _grown(
             await pond.open(["f"])
             await grow(pond, size)
             found[size] = await pond.measure()
-    first = found[sizes[0]]
     figures: Figures = {}
-    for name, value in first.items():
-        assert value
+    for name in found[sizes[0]]:
         figures |= {f"{name}_{size}": at[name] for size, at in found.items()}
-        far = [abs((at[name] or 0) / value - 1) for at in found.values()]
-        figures[f"{name}_off"] = round(max(far), 3)
+        values = [at[name] or 0 for at in found.values()]
+        figures[f"{name}_off"] = round((max(values) - min(values)) / (max(values) + min(values)), 3)
     for name in ("alone_us", "tens_us"):
         figures[f"{name}_most"] = max(at[name] or 0 for at in found.values())
     return figures
