@@ -18,7 +18,7 @@ demo-local: $(VENV)/.local  ## the same prompts through a real, small model on t
 	@$(BIN)/millpond demo --local
 
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 3 --dist worksteal
 
 check: $(VENV)/.dev format lint types test  ## format, lint, types, tests: what CI runs
 
