@@ -1,0 +1,43 @@
+"""saq: a job is in the list of active ones until it has ended; no results are kept."""
+
+# Checked outside of its environment.
+# mypy: disable-error-code="import-not-found"
+
+import asyncio
+from typing import Any
+
+from asking import provider, run
+from given import Given, enqueues
+from redis.asyncio import Redis
+from saq import Worker
+from saq.queue.redis import RedisQueue
+
+ENQUEUED_AT_ONCE = 50
+NO_RESULT = -1
+
+
+async def enqueue(given: Given) -> None:
+    queue = RedisQueue(Redis.from_url(given.redis_url))
+    await queue.connect()
+    texts = given.texts()
+    for start in range(0, len(texts), ENQUEUED_AT_ONCE):
+        portion = texts[start : start + ENQUEUED_AT_ONCE]
+        asked = (queue.enqueue("call", prompt=text, ttl=NO_RESULT) for text in portion)
+        await asyncio.gather(*asked)
+    await queue.disconnect()
+
+
+async def work(given: Given) -> None:
+    async with provider(given) as ask:
+
+        async def call(_: dict[str, Any], *, prompt: str) -> None:
+            await ask(prompt)
+
+        queue = RedisQueue(Redis.from_url(given.redis_url), max_concurrent_ops=given.at_once)
+        worker = Worker(queue, [("call", call)], concurrency=given.at_once)
+        await queue.connect()
+        await worker.start()
+
+
+if __name__ == "__main__":
+    run((enqueue if enqueues() else work)(Given.read()))
