@@ -17,7 +17,7 @@ from millpond.embedded import processes
 from millpond.embedded.server import EmbeddedServer
 
 _STOP_S = 10
-#: So long after the last call came everything has been answered and told.
+#: So long after the last answer everything has been told.
 _AFTER_S = 1.0
 
 
@@ -82,11 +82,11 @@ async def _heard(
         if not hearing.done():
             raise Failed(f"a process ended: {[child.returncode for child in children]}")
         heard = hearing.result()
+        calls = len(await provider.arrivals_ns())
         await asyncio.sleep(_AFTER_S)
     finally:
         for task in (hearing, *ending):
             task.cancel()
-    calls = len(await provider.arrivals_ns())
     return {**_figures(row, heard), "twice": calls - row.calls}
 
 

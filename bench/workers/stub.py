@@ -125,10 +125,9 @@ class Connection(asyncio.Protocol):
             self._provider.arrived(self, self._first_ns)
 
     def answer(self, since_ns: int) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(_REPLY)
-            self._provider.answered += 1
-            self._provider.kept_ns += time.monotonic_ns() - since_ns
+        self._transport.write(_REPLY)
+        self._provider.answered += 1
+        self._provider.kept_ns += time.monotonic_ns() - since_ns
 
 
 async def main(asked: Asked) -> None:
@@ -139,7 +138,8 @@ async def main(asked: Asked) -> None:
     told = asyncio.Event()
 
     async def control(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A line asks, a line answers: whom to watch, then what came of it, then each arrival."""
+        """A line asks, a line answers: whom to watch, what came of it, and, when all has been
+        answered, each arrival."""
 
         def say(what: object) -> None:
             writer.write(json.dumps(what).encode() + b"\n")
@@ -148,6 +148,8 @@ async def main(asked: Asked) -> None:
         provider.watched = json.loads(await reader.readline())
         say(asdict(await provider.last))
         await reader.readline()
+        while provider.answered < len(provider.arrivals_ns):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         say({"arrivals_ns": provider.arrivals_ns})
         writer.close()
         told.set()

@@ -39,7 +39,7 @@ class Stub:
         return Heard(**await self._hear())
 
     async def arrivals_ns(self) -> list[int]:
-        """When each call came, on the machine's monotonic clock. Ends the provider."""
+        """When each call came, on the machine's monotonic clock; once all have been answered."""
         self._say({})
         told: list[int] = (await self._hear())["arrivals_ns"]
         return told
