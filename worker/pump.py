@@ -9,7 +9,7 @@ server costs time and nothing else.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -36,8 +36,8 @@ _REMEMBER_MS = 10_000
 
 
 class Provider(Protocol):
-    async def send(self, call: Claimed) -> Sent:
-        """Make one call."""
+    async def send(self, call: Claimed, may_begin: Callable[[], bool]) -> Sent:
+        """Make one call, if `may_begin` says yes as its first byte is about to go."""
         ...
 
 
@@ -90,13 +90,19 @@ class Pump:
         reached("pump.call.started")
 
     async def _run(self, call: Claimed) -> None:
+        begun = False
+
+        def may_begin() -> bool:
+            nonlocal begun
+            begun = not self._lease_lapsed()
+            return begun
+
         try:
-            if self._lease_lapsed():
-                sent = Sent(NotSent("the lease has ended", unreachable=False))
-            else:
-                sent = await self._provider.send(call)
+            sent = await self._provider.send(call, may_begin)
         except asyncio.CancelledError:
-            sent = Sent(Stopped())
+            sent = Sent(
+                Stopped() if begun else NotSent("it was cut before it began", unreachable=False)
+            )
         except Exception:
             log.exception("call_broke", call=call.id)
             sent = Sent(NoAnswer("the worker could not make sense of the call"))
@@ -123,7 +129,7 @@ class Pump:
         log.info("call_ended", call=call.id, outcome=type(outcome).__name__)
         self._bell.ring()
 
-    async def _turn(self, *, claim: bool) -> list[Claimed]:
+    async def _turn(self, *, claim: bool) -> Sequence[Claimed]:
         """Tell the store what has happened and take what it has, in one round trip."""
         try:
             await self._give_back()
@@ -135,7 +141,7 @@ class Pump:
             await asyncio.sleep(_STORE_AWAY_S)
             return []
 
-    async def _exchange(self, *, claim: bool) -> list[Claimed]:
+    async def _exchange(self, *, claim: bool) -> Sequence[Claimed]:
         settlements = _portion(self._ended)
         state = self._state(without=settlements)
         free = state.free
@@ -144,7 +150,7 @@ class Pump:
             return []
         began_ms = self._now_ms()
         reached("pump.turn.before")
-        claimed, registered = await self._store.turn(
+        turn = await self._store.turn(
             state,
             settlements=settlements,
             heartbeat=beat_due,
@@ -154,11 +160,14 @@ class Pump:
         self._confirm(settlements)
         if beat_due:
             self._beat_ms = began_ms
-        if not registered:
+        if not turn.registered:
             self._beat_ms = float("-inf")
         elif claim and free:
             self._seq += 1
-        return claimed
+        for call in turn.unwanted:
+            if running := self._running.get(call):
+                running.cancel()
+        return turn.claimed
 
     def _confirm(self, settlements: list[Settlement]) -> None:
         now_ms = self._now_ms()

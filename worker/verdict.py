@@ -74,10 +74,10 @@ def settlement(
             return ended(failed, trouble=True)
         case NoAnswer(reason):
             error = _error("no_answer", reason, None)
-            failed = _after_failure(call, error, chance, used=None)
+            failed = _after_failure(call, error, chance, used=None, unknown=True)
             return ended(failed, trouble=True)
         case Stopped():
-            return ended(_again(call, used=None))
+            return ended(_again(call, used=None, unknown=True))
         case NotSent():
             return None
         case _:
@@ -101,8 +101,8 @@ def _answered(job: ClaimedJob, result: Result | JobFailed, used: int) -> JobEnd:
     return JobEnd(job.id, "succeeded", body=orjson.dumps(result), used=used)
 
 
-def _again(call: Claimed, *, used: int | None) -> tuple[JobEnd, ...]:
-    return tuple(JobEnd(job.id, "retry", used=used) for job in call.jobs)
+def _again(call: Claimed, *, used: int | None, unknown: bool = False) -> tuple[JobEnd, ...]:
+    return tuple(JobEnd(job.id, "retry", used=used, unknown=unknown) for job in call.jobs)
 
 
 def _without_rejected(call: Claimed, rejected: Rejected) -> tuple[JobEnd, ...]:
@@ -118,7 +118,12 @@ def _without_rejected(call: Claimed, rejected: Rejected) -> tuple[JobEnd, ...]:
 
 
 def _after_failure(
-    call: Claimed, error: bytes, chance: Callable[[], float], *, used: int | None
+    call: Claimed,
+    error: bytes,
+    chance: Callable[[], float],
+    *,
+    used: int | None,
+    unknown: bool = False,
 ) -> tuple[JobEnd, ...]:
     """Each job goes again while it has attempts left. One that has none is told when it could go
     all the same: if the provider serves nobody, that is no fault of the job."""
@@ -126,12 +131,18 @@ def _after_failure(
     for job in call.jobs:
         failures = job.failures + 1
         delay_ms = backoff_ms(failures, chance())
-        if failures < (call.attempts if job.attempts is None else job.attempts):
-            ends.append(JobEnd(job.id, "retry", failed=True, delay_ms=delay_ms, used=used))
-        else:
-            ends.append(
-                JobEnd(job.id, "failed", failed=True, delay_ms=delay_ms, body=error, used=used)
+        left = failures < (call.attempts if job.attempts is None else job.attempts)
+        ends.append(
+            JobEnd(
+                job.id,
+                "retry" if left else "failed",
+                failed=True,
+                delay_ms=delay_ms,
+                body=error,
+                used=used,
+                unknown=unknown,
             )
+        )
     return tuple(ends)
 
 

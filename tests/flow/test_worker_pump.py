@@ -35,7 +35,9 @@ class Provider:
         self.running = 0
         self.most = 0
 
-    async def send(self, call: Claimed) -> Sent:
+    async def send(self, call: Claimed, may_begin: Callable[[], bool]) -> Sent:
+        if not may_begin():
+            return Sent(NotSent("the lease has ended", unreachable=False))
         self.sent.append(call.jobs[0].id)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -196,11 +198,11 @@ async def test_a_worker_whose_lease_has_ended_sends_nothing(
 
     async def and_then_time_passed(*args: Any, **named: Any) -> Any:
         nonlocal stood_still
-        claimed, registered = await turn(*args, **named)
-        if claimed and not stood_still:
+        told = await turn(*args, **named)
+        if told.claimed and not stood_still:
             stood_still = True
             time.advance(26_000)
-        return claimed, registered
+        return told
 
     monkeypatch.setattr(store, "turn", and_then_time_passed)
     provider = Provider()

@@ -18,6 +18,7 @@ from millpond.store.store import (
     Changes,
     Lane,
     NewJob,
+    OnUnknown,
     Reserve,
     Row,
     Store,
@@ -165,9 +166,21 @@ class Pond:
         tokens: int = 0,
         base: int = 0,
         pack: str = "",
+        within_ms: int = 0,
+        on_unknown: OnUnknown = "retry",
     ) -> int:
         jobs = [
-            NewJob(id, need, f"note of {id}", f"payload of {id}".encode(), tokens, base, pack)
+            NewJob(
+                id,
+                need,
+                f"note of {id}",
+                f"payload of {id}".encode(),
+                tokens,
+                base,
+                pack,
+                within_ms,
+                on_unknown,
+            )
             for id in ids
         ]
         held = 0
@@ -189,7 +202,8 @@ class Pond:
         pool: str = "acme",
         lease_ms: int = LEASE_MS,
         life: int | None = None,
-    ) -> None:
+    ) -> tuple[str, ...]:
+        """A heartbeat; calls that nobody wants answered any more."""
         told = WorkerState(
             worker=worker,
             pool=pool,
@@ -199,7 +213,7 @@ class Pond:
             life=self.store.gateway.life if life is None else life,
             held=held,
         )
-        await self.store.heartbeat(told)
+        return await self.store.heartbeat(told)
 
     async def release(self, most: int = 200) -> tuple[int, int | None]:
         return await self.store.release(most)
@@ -259,6 +273,7 @@ class Pond:
         split: bool = False,
         credit_ms: int = 0,
         tokens: int | None = None,
+        unknown: bool = False,
     ) -> Settlement:
         if isinstance(call, str):
             job = ClaimedJob("j1", 0, b"{}")
@@ -276,6 +291,7 @@ class Pond:
                     delay_ms=delay_ms,
                     body=b'{"text":"yes"}',
                     used=None if used is None else used // len(jobs) + (i < used % len(jobs)),
+                    unknown=unknown,
                 )
                 for i, job in enumerate(jobs)
             ),
@@ -292,9 +308,16 @@ class Pond:
         """Open a flow, bring its job `j1` to a state by its usual way; the id of its last call, or
         of none."""
         await self.open()
-        await self.accept("j1")
+        await self.accept("j1", within_ms=1 if state == State.EXPIRED else 0)
         await self.beat()
         if state == State.QUEUED:
+            return "none"
+        if state == State.CANCELLED:
+            assert await self.store.cancel(["j1"]) == ["cancelled"]
+            return "none"
+        if state == State.EXPIRED:
+            await self.jump(1)
+            assert (await self.store.promote(200))[0] == 1
             return "none"
         await self.release()
         [ready] = await self.list_of("ready:acme")

@@ -83,7 +83,7 @@ async def test_a_pipeline_of_forgotten_scripts_runs_once_and_in_order(own_pond: 
 
     replies = await own_pond.store.gateway.run_all(
         [
-            ("accept", ["f", "j1", 100, 0, 0, "", "note", "payload"]),
+            ("accept", ["f", "j1", 100, 0, 0, "", "note", 0, "", "payload"]),
             ("release", [10]),
             ("claim", ["w", 1, 10]),
         ]

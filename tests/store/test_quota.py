@@ -230,7 +230,7 @@ async def test_each_call_that_was_sent_is_a_row_with_the_sums_after_it(pond: Pon
 
     rows = await ledger(pond)
 
-    about = {"at": str(pond.now_ms), "lane": "acme.generate"}
+    about = {"at": str(pond.now_ms), "lane": "acme.generate", "counted": str(pond.now_ms + 1)}
     assert rows == [
         about | {"outcome": "known", "characters": "150", "used": "150", "estimated": "0"}
         | {"call": one.id},

@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 
 from conftest import TestTime
 from millpond.domain.job import State
-from millpond.store.store import Store
+from millpond.store.store import _DEATH, Store
 from store.pond import LEASE_MS, Pond, everything
 
 
@@ -53,6 +53,7 @@ async def test_its_job_is_first_in_line_again(pond: Pond) -> None:
         "call": lost.id,
         "attempts": "1",
         "crashed": "1",
+        "errors": _DEATH.decode(),
     }
 
 

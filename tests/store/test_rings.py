@@ -498,7 +498,7 @@ async def lose_all_of_it(pond: Pond) -> None:
 async def test_a_ledger_that_reaches_back_a_window_tells_which_calls_were_made(pond: Pond) -> None:
     await pond.open("60/60s", "5000/1h")
     await make(pond, 1)
-    await pond.jump(3_600_001)
+    await pond.jump(3_602_000)
     await make(pond, 2)
     await pond.jump(50_000)
     await make(pond, 4)
@@ -508,7 +508,7 @@ async def test_a_ledger_that_reaches_back_a_window_tells_which_calls_were_made(p
 
     assert await used(pond) == [6, 6]
     assert await room(pond) == 54
-    await pond.jump(10_000)
+    await pond.jump(10_001)
     assert await used(pond) == [4, 6]
     assert await room(pond) == 56
 
@@ -516,7 +516,7 @@ async def test_a_ledger_that_reaches_back_a_window_tells_which_calls_were_made(p
 async def test_a_ledger_that_is_younger_than_the_window_does_not(pond: Pond) -> None:
     await pond.open("60/60s")
     await make(pond, 1)
-    await pond.jump(59_999)
+    await pond.jump(61_999)
     await make(pond, 2)
     await lose_all_of_it(pond)
 
@@ -541,7 +541,7 @@ async def test_other_lanes_rows_are_not_counted(pond: Pond) -> None:
     await pond.open("60/60s", flow="c", endpoint="chat")
     await pond.open("60/60s")
     await make(pond, 1)
-    await pond.jump(60_001)
+    await pond.jump(62_000)
     [call] = await pond.run("j1", flow="c")
     await pond.settle(call)
     await lose_all_of_it(pond)
@@ -551,11 +551,11 @@ async def test_other_lanes_rows_are_not_counted(pond: Pond) -> None:
     assert await room(pond) == 60
 
 
-async def test_a_call_whose_answer_nobody_saw_counts_from_now(pond: Pond) -> None:
+async def test_a_call_whose_answer_nobody_saw_counts_a_moment_longer(pond: Pond) -> None:
     await pond.open("60/60s")
     await make(pond, 1)
     await pond.run("j1")
-    await pond.jump(60_001)
+    await pond.jump(62_000)
     await pond.store.leave("w")
     assert (await pond.store.reap())[0] == 1
     await lose_all_of_it(pond)
@@ -563,7 +563,7 @@ async def test_a_call_whose_answer_nobody_saw_counts_from_now(pond: Pond) -> Non
 
     await pond.open("60/60s")
 
-    await pond.jump(59_999)
+    await pond.jump(GRACE_MS - 500 + 59_999)
     assert await used(pond) == [1]
     await pond.jump(1)
     assert await used(pond) == [0]
@@ -572,7 +572,7 @@ async def test_a_call_whose_answer_nobody_saw_counts_from_now(pond: Pond) -> Non
 async def test_a_limit_of_tokens_counts_as_full_whatever_the_ledger_tells(pond: Pond) -> None:
     await pond.open("60/60s", "500tokens/60s")
     await make(pond, 1)
-    await pond.jump(60_001)
+    await pond.jump(62_000)
     await lose_all_of_it(pond)
 
     await pond.open("60/60s", "500tokens/60s")
@@ -583,7 +583,7 @@ async def test_a_limit_of_tokens_counts_as_full_whatever_the_ledger_tells(pond: 
 async def test_a_lane_that_is_not_charged_has_no_ledger_and_counts_as_full(pond: Pond) -> None:
     await pond.open("60/60s", endpoint="embed")
     await make(pond, 1)
-    await pond.jump(60_001)
+    await pond.jump(62_000)
     for key in await pond.keys_of("l:acme.embed"):
         await pond.command("DEL", f"{PREFIX}{key}")
 

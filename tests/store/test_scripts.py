@@ -26,22 +26,26 @@ LIBRARIES = {
 
 #: Plausible arguments of each script.
 ARGUMENTS: dict[str, list[Argument]] = {
-    "accept": ["f", "j2", 100, 0, 0, "", "note", "payload"],
+    "accept": ["f", "j2", 100, 0, 0, "", "note", 0, "", "payload"],
     "adjust": ["acme", "ann", "a typing error", "add", 100, ""],
+    "cancel": ["j1"],
     "claim": ["w", 2, 10],
+    "enlist": ["ann", "acme", "tuned", "command"],
     "explain": ["acme.generate", "", ""],
     "flushed": ["f", "9-9", 1],
     "forget": ["acme", 0, 200],
     "give_back": ["w", 1, "1"],
     "heartbeat": ["w", "acme", 10, 0, 30_000, 1],
     "hello": [""],
-    "leave": ["w"],
+    "leave": ["w", ""],
     "look": ["f"],
     "new_life": ["another run"],
     "pause": ["f", 0],
     "promote": [200],
-    "reap": [20, 1_000, "{}"],
+    "reap": [20, 1_000, "{}", "{}"],
     "release": [200],
+    "replay": ["acme", "j1", "j9"],
+    "seal": ["ann", "acme", "keep", "", "m1", "f1", "c2VhbGVk", '{"m1":"f1"}'],
     "set": ["ann", '{"org":{"id":"acme","quota":500}}', ""],
     "settle": [
         '{"id":"1","lane":"acme.generate","flow":"f","need":100,"need_tokens":0,"inputs":1,"bulk":1,'

@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from conftest import TestTime
-from millpond.store.store import Store, WorkerState
+from millpond.store.store import Store, Turn, WorkerState
 from store.pond import LEASE_MS, Pond, names
 
 
@@ -30,15 +30,15 @@ async def test_a_turn_settles_beats_releases_and_claims(pond: Pond) -> None:
     [one] = await pond.run("j1")
     await pond.accept("j2", "j3")
 
-    claimed, registered = await pond.store.turn(
+    turn = await pond.store.turn(
         worker(pond, free=10, seq=1),
         settlements=[pond.settlement(one, used=70)],
         heartbeat=True,
         claim=10,
     )
 
-    assert registered
-    assert names(claimed) == ["j2"]
+    assert turn.registered
+    assert names(turn.claimed) == ["j2"]
     assert await pond.state("j1") == "succeeded"
     assert await pond.books() == (100, 0, 70)
     assert await pond.number("m", "free:acme") == 9
@@ -53,7 +53,7 @@ async def test_a_turn_without_a_claim_releases_nothing(pond: Pond) -> None:
         worker(pond), settlements=[pond.settlement(one)], heartbeat=False, claim=0
     )
 
-    assert turn == ([], True)
+    assert turn == Turn()
     assert await pond.state("j1") == "succeeded"
     assert await pond.state("j2") == "queued"
 
@@ -61,7 +61,7 @@ async def test_a_turn_without_a_claim_releases_nothing(pond: Pond) -> None:
 async def test_a_worker_that_is_not_registered_is_told_so(pond: Pond) -> None:
     turn = await pond.store.turn(worker(pond), settlements=[], heartbeat=False, claim=10)
 
-    assert turn == ([], False)
+    assert turn == Turn(registered=False)
 
 
 async def test_a_turn_said_again_with_the_same_number_gives_the_same_calls(pond: Pond) -> None:
@@ -74,7 +74,7 @@ async def test_a_turn_said_again_with_the_same_number_gives_the_same_calls(pond:
 
     assert await pond.store.turn(state, settlements=[], heartbeat=False, claim=1) == first
 
-    assert names(first[0]) == ["j1"]
+    assert names(first.claimed) == ["j1"]
     assert await pond.state("j2") == "released"
     assert await pond.number("m", "free:acme") == 9
 

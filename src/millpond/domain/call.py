@@ -40,7 +40,8 @@ class JobEnd:
     """How one job of a call goes on: for good, or again after `delay_ms`.
 
     `used` characters, None: it may have used all that it needs; `failed`: this counts as one of the
-    failures that a job may have.
+    failures that a job may have. `unknown`: nobody knows whether the provider answered. `body` is
+    what its row says, or the error after which it goes again.
     """
 
     id: str
@@ -49,6 +50,7 @@ class JobEnd:
     delay_ms: int = 0
     body: bytes = b"{}"
     used: int | None = None
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

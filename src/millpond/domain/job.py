@@ -5,7 +5,10 @@
      ├────── give back ────┴─────────────────────┤
      └────── settle (to try again), reap ────────┘  reap: failed, after too many crashes
 
-    flushed: succeeded, failed ──▶ gone, once the answer is safe elsewhere
+    cancel: queued, released ──▶ cancelled; promote: queued ──▶ expired, when its deadline passes
+    A job that is cancelled or passes its deadline on its way ends so where it would go back.
+
+    flushed: one that has ended ──▶ gone, once that is safe elsewhere
 
 Only the store moves a job, one script per arrow; everything else reads.
 """
@@ -19,17 +22,26 @@ class State(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
-FINAL = frozenset({State.SUCCEEDED, State.FAILED})
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+#: How a job ends that is not asked again, though it has no answer.
+_OVERTAKEN = frozenset({State.CANCELLED, State.EXPIRED})
 
 #: Every arrow of the picture: the states a verb leads from, and those it leads to.
 ARROWS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
     "release": (frozenset({State.QUEUED}), frozenset({State.RELEASED})),
     "claim": (frozenset({State.RELEASED}), frozenset({State.RUNNING})),
     "settle": (frozenset({State.RUNNING}), FINAL | {State.QUEUED}),
-    "give_back": (frozenset({State.RELEASED, State.RUNNING}), frozenset({State.QUEUED})),
-    "reap": (frozenset({State.RUNNING}), frozenset({State.QUEUED, State.FAILED})),
+    "give_back": (
+        frozenset({State.RELEASED, State.RUNNING}),
+        frozenset({State.QUEUED}) | _OVERTAKEN,
+    ),
+    "reap": (frozenset({State.RUNNING}), frozenset({State.QUEUED, State.FAILED}) | _OVERTAKEN),
+    "cancel": (frozenset({State.QUEUED, State.RELEASED}), frozenset({State.CANCELLED})),
+    "promote": (frozenset({State.QUEUED}), frozenset({State.QUEUED, State.EXPIRED})),
 }
 
 

@@ -111,7 +111,9 @@ SCRIPTS = {
         *(
             "accept",
             "adjust",
+            "cancel",
             "claim",
+            "enlist",
             "explain",
             "flushed",
             "forget",
@@ -120,7 +122,18 @@ SCRIPTS = {
             "hello",
             "leave",
         ),
-        *("look", "new_life", "pause", "promote", "reap", "release", "set", "settle"),
+        *(
+            "look",
+            "new_life",
+            "pause",
+            "promote",
+            "reap",
+            "release",
+            "replay",
+            "seal",
+            "set",
+            "settle",
+        ),
     )
 }
 

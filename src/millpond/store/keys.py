@@ -38,6 +38,16 @@ def unknown(partition: str, org: str) -> str:
     return f"{prefix(partition)}o:{org}:unknown"
 
 
+def dead(partition: str, org: str) -> str:
+    """An org's dead letters, by when they died."""
+    return f"{prefix(partition)}o:{org}:dead"
+
+
+def letter(partition: str, job: str) -> str:
+    """What a job asked that saw too many workers die."""
+    return f"{prefix(partition)}x:{job}"
+
+
 def records(partition: str, org: str, what: Literal["ledger", "audit", "events"]) -> str:
     """A stream of what happened to an org: its characters, its settings, what is worth telling."""
     return f"{prefix(partition)}o:{org}:{_STREAMS[what]}"
@@ -46,6 +56,16 @@ def records(partition: str, org: str, what: Literal["ledger", "audit", "events"]
 def lanes(partition: str, org: str) -> str:
     """The set of an org's lanes."""
     return f"{prefix(partition)}o:{org}:lanes"
+
+
+def provider_key(partition: str, org: str) -> str:
+    """An org's key at its provider, sealed."""
+    return f"{prefix(partition)}o:{org}:key"
+
+
+def own_models(partition: str, org: str) -> str:
+    """An org's fine-tuned models, each with the model that it was made of."""
+    return f"{prefix(partition)}o:{org}:models"
 
 
 def stamps(partition: str, lane: str) -> str:

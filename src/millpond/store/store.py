@@ -37,16 +37,19 @@ _REAP_MOST = 20
 #: Whether all of a job's bound is reserved, or what 99 of 100 answers have come to.
 Reserve = Literal["strict", "p99"]
 
-_DIED = orjson.dumps(
-    {
-        "error": {
-            "code": "worker_died",
-            "message": "the worker died each time this job was running; it is not tried again",
-            "pointer": None,
-            "provider_status": None,
-        }
-    }
+
+def _error(code: str, message: str) -> bytes:
+    error = {"code": code, "message": message, "pointer": None, "provider_status": None}
+    return orjson.dumps({"error": error})
+
+
+_DIED = _error(
+    "worker_died", "the worker died each time this job was running; it is not tried again"
 )
+_DEATH = _error("worker_died", "the worker died while this job was running")
+
+#: What becomes of a job when nobody knows whether it was answered: it is asked again, or it ends.
+OnUnknown = Literal["retry", "end"]
 
 
 class BelowZero(Refused):
@@ -62,7 +65,8 @@ class BelowZero(Refused):
 class NewJob:
     """A job to accept. `need` characters and `tokens` are the most it may use, `base` characters of
     it are known beforehand; jobs with the same `pack` may share a call (`""`: with nobody). `note`
-    comes back with the answer's row."""
+    comes back with the answer's row. If it waits when its deadline passes, `within_ms` from now (0:
+    it has none), it ends as expired."""
 
     id: str
     need: int
@@ -71,6 +75,8 @@ class NewJob:
     tokens: int = 0
     base: int = 0
     pack: str = ""
+    within_ms: int = 0
+    on_unknown: OnUnknown = "retry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,32 @@ class WorkerState:
     lease_ms: int
     life: int
     held: Sequence[Claimed]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a worker's turn brought: new calls, and of those it holds the ones that nobody wants
+    answered any more. A worker that is not `registered` must send a heartbeat first."""
+
+    claimed: Sequence[Claimed] = ()
+    unwanted: Sequence[str] = ()
+    registered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that saw too many workers die. `errors`: its last ones; `call`: the last that carried
+    it; `at_ms` is logical time."""
+
+    job: str
+    flow: str
+    note: str
+    payload: bytes
+    errors: tuple[str, ...]
+    attempts: int
+    failures: int
+    call: str
+    at_ms: int
 
 
 class Store:
@@ -252,7 +284,8 @@ class Store:
         """Queue jobs, at most ACCEPT_MOST; known ones stay. How many the flow holds now."""
         args: list[Argument] = [flow]
         for job in jobs:
-            args += [job.id, job.need, job.tokens, job.base, job.pack, job.note, job.payload]
+            args += [job.id, job.need, job.tokens, job.base, job.pack, job.note, job.within_ms]
+            args += ["end" if job.on_unknown == "end" else "", job.payload]
         match await self.gateway.run("accept", *args):
             case [b"accepted", _, held]:
                 return int(held)
@@ -271,7 +304,9 @@ class Store:
 
     async def reap(self) -> tuple[int, int | None]:
         """Take back calls of dead workers: how many, and ms until the next lease ends."""
-        return _count_and_wait(await self.gateway.run("reap", _REAP_MOST, LOST_GRACE_MS, _DIED))
+        return _count_and_wait(
+            await self.gateway.run("reap", _REAP_MOST, LOST_GRACE_MS, _DIED, _DEATH)
+        )
 
     async def turn(
         self,
@@ -280,11 +315,8 @@ class Store:
         settlements: Sequence[Settlement],
         heartbeat: bool,
         claim: int,
-    ) -> tuple[list[Claimed], bool]:
-        """A worker's whole turn in one round trip: settle, heartbeat, release, claim.
-
-        Returns what was claimed, and whether the worker is registered.
-        """
+    ) -> Turn:
+        """A worker's whole turn in one round trip: settle, heartbeat, release, claim."""
         calls: list[tuple[str, Sequence[Argument]]] = []
         if settlements:
             calls.append(("settle", [self._settle_argument(one) for one in settlements]))
@@ -294,13 +326,14 @@ class Store:
             calls.append(("release", [claim]))
             calls.append(("claim", [worker.worker, worker.seq + 1, claim]))
         replies = await self.gateway.run_all(calls)
+        unwanted = _unwanted(replies[1 if settlements else 0]) if heartbeat else ()
         if not claim:
-            return [], True
+            return Turn(unwanted=unwanted)
         match replies[-1]:
             case [b"claimed", *told]:
-                return [_claimed(one) for one in told], True
+                return Turn([_claimed(one) for one in told], unwanted)
             case [b"unknown"]:
-                return [], False
+                return Turn(unwanted=unwanted, registered=False)
             case other:
                 raise AssertionError(f"claim.lua replied {other}")
 
@@ -309,8 +342,9 @@ class Store:
         reply = await self.gateway.run("settle", *map(self._settle_argument, settlements))
         return [word.decode() for word in reply[1:]]
 
-    async def heartbeat(self, worker: WorkerState) -> None:
-        await self.gateway.run("heartbeat", *_heartbeat_arguments(worker))
+    async def heartbeat(self, worker: WorkerState) -> tuple[str, ...]:
+        """A worker lives; of the calls that it holds, those that nobody wants answered any more."""
+        return _unwanted(await self.gateway.run("heartbeat", *_heartbeat_arguments(worker)))
 
     async def claim(self, worker: str, seq: int, most: int) -> list[Claimed] | None:
         """Take released calls for a worker; None: the worker is not registered."""
@@ -324,13 +358,48 @@ class Store:
         """End calls that were never sent; their jobs are first in line again."""
         await self.gateway.run("give_back", worker, int(unreachable), *calls)
 
-    async def leave(self, worker: str) -> None:
-        """A worker is gone: what it held may be taken back at once."""
-        await self.gateway.run("leave", worker)
+    async def cancel(self, jobs: Sequence[str]) -> list[str]:
+        """Nobody wants these jobs (at most 200) answered any more; a word for each: cancelled,
+        cancelling (it runs; its call is cut at the next heartbeat if it has no other job), ended
+        (it had before), or unknown."""
+        return [word.decode() for word in (await self.gateway.run("cancel", *jobs))[1:]]
+
+    async def leave(self, worker: str, *, blamed: str = "") -> None:
+        """A worker is gone: what it held may be taken back at once. `blamed`: the call that it was
+        at work on when it died, if that is known."""
+        await self.gateway.run("leave", worker, blamed)
 
     async def leave_all(self) -> None:
         """All workers of the partition are gone."""
-        await self.gateway.run("leave", "")
+        await self.gateway.run("leave", "", "")
+
+    async def dead(self, org: str, *, most: int = 1_000) -> list[DeadLetter]:
+        """Jobs that saw too many workers die, the latest first."""
+        partition = self.gateway.partition
+        found = await self._read(
+            self.gateway.redis.zrevrange(keys.dead(partition, org), 0, most - 1)
+        )
+        letters = []
+        for job in found:
+            told = await self._read(
+                self.gateway.redis.hgetall(keys.letter(partition, job.decode()))
+            )
+            if told:
+                letters.append(_letter(job.decode(), told))
+        return letters
+
+    async def replay(self, org: str, job: str, new: str) -> None:
+        """Ask what a dead job asked once more, as a new job. Raises UnknownPart (letter, or flow:
+        it has gone), and Refused if there is a job of that id."""
+        match await self.gateway.run("replay", org, job, new):
+            case [b"replayed"]:
+                return
+            case [b"unknown", part]:
+                raise UnknownPart(part.decode(), job)
+            case [b"known"]:
+                raise Refused(f"there is a job {new!r} already; choose another id")
+            case other:
+                raise AssertionError(f"replay.lua replied {other}")
 
     async def pause(self, flow: str) -> None:
         """The flow takes no more turns until it is set again."""
@@ -507,6 +576,7 @@ class Store:
                         "id": job.id,
                         "end": job.end,
                         "failed": job.failed,
+                        "unknown": job.unknown,
                         "delay_ms": job.delay_ms,
                         "used": job.used,
                         "body": job.body.decode(),
@@ -515,6 +585,24 @@ class Store:
                 ],
             }
         )
+
+
+def _unwanted(reply: list[Any]) -> tuple[str, ...]:
+    return tuple(call.decode() for call in reply[1:])
+
+
+def _letter(job: str, told: dict[bytes, bytes]) -> DeadLetter:
+    return DeadLetter(
+        job=job,
+        flow=told[b"flow"].decode(),
+        note=told[b"note"].decode(),
+        payload=told[b"payload"],
+        errors=tuple(told[b"errors"].decode().splitlines()),
+        attempts=int(told[b"attempts"]),
+        failures=int(told[b"failures"]),
+        call=told[b"call"].decode(),
+        at_ms=int(told[b"at"]),
+    )
 
 
 def _heartbeat_arguments(worker: WorkerState) -> list[Argument]:

@@ -20,13 +20,15 @@ if not pool or tonumber(told_life) ~= life then return reply('unknown') end
 
 local JOBS_MOST = 400   -- who has so many is given no more calls
 
-local function describe(call)
+-- What the worker needs of a call; nil: one of its jobs is not to be asked any more. (`again`: it was told before.)
+local function describe(call, again)
   local told = {call.id, call.lane, call.org, call.flow, call.need, call.units.tokens, call.units.inputs, call.units.bulk,
     tonumber(redis.call('HGET', P .. 'f:' .. call.flow, 'attempts')) or 1}
   for _, job in ipairs(call.jobs) do
-    local failures = tonumber(redis.call('HGET', P .. 'j:' .. job.id, 'failures')) or 0
+    local failures, cancelled, deadline = unpack(redis.call('HMGET', P .. 'j:' .. job.id, 'failures', 'cancel', 'deadline'))
+    if not again and (cancelled or (tonumber(deadline) or now + 1) <= now) then return nil end
     local attempts = job.flow ~= call.flow and redis.call('HGET', P .. 'f:' .. job.flow, 'attempts')
-    told[#told + 1] = {job.id, failures, redis.call('GET', P .. 'y:' .. job.id) or '', job.need, tonumber(attempts) or told[9]}
+    told[#told + 1] = {job.id, tonumber(failures) or 0, redis.call('GET', P .. 'y:' .. job.id) or '', job.need, tonumber(attempts) or told[9]}
   end
   return told
 end
@@ -47,7 +49,7 @@ local claimed = {}
 if tonumber(last_seq) == seq then
   for id in each(last) do
     local call = read_call(id)
-    if call and call.worker == worker and call.state == 'running' then claimed[#claimed + 1] = describe(call) end
+    if call and call.worker == worker and call.state == 'running' then claimed[#claimed + 1] = describe(call, true) end
   end
   return reply('claimed', unpack(claimed))
 end
@@ -62,7 +64,8 @@ while #claimed < math.min(most, share) and jobs < JOBS_MOST do
   local id = redis.call('LPOP', ready)
   if not id then break end
   local call = read_call(id)
-  if call and stopped(call) then
+  local told = call and not stopped(call) and describe(call)
+  if call and not told then
     back[#back + 1] = call
   elseif call then
     call.state, call.worker = 'running', worker
@@ -70,7 +73,7 @@ while #claimed < math.min(most, share) and jobs < JOBS_MOST do
     for _, job in ipairs(call.jobs) do redis.call('HSET', P .. 'j:' .. job.id, 'state', 'running') end
     redis.call('SADD', P .. 'wc:' .. worker, id)
     ids[#ids + 1] = id
-    claimed[#claimed + 1] = describe(call)
+    claimed[#claimed + 1] = told
     jobs = jobs + #call.jobs
   end
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- give_back: released | running -> queued
+-- give_back: released | running -> queued | cancelled | expired
 --
 -- Ends calls that were surely never sent: they cost nothing and their jobs are first in line
 -- again. If the provider could not be reached the lane is shut for a while that doubles.
@@ -26,6 +26,7 @@ for i = #arg, 3, -1 do   -- the first comes to the head of the line
       redis.call('HSET', l, 'shut_until', now + math.min(SHUT_MOST_MS, SHUT_FIRST_MS * 2 ^ (tries - 1)),
         'shut_reason', 'unreachable')
     end
+    for _, job in ipairs(call.jobs) do redis.call('HINCRBY', P .. 'j:' .. job.id, 'unsent', 1) end
     unsend(call)
   end
 end

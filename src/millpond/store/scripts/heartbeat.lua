@@ -14,7 +14,7 @@
 --       9 life       for which it has told everything; it first repeats its late settles
 --      10 ...        per call held: id, lane, flow, need, tokens, inputs, bulk
 --
--- Replies  {'beating'}
+-- Replies  {'beating', call...}   calls that it holds and that nobody wants answered any more
 
 local worker, pool, free, seq, lease_ms, told_life = unpack(arg, 1, 6)
 local w = P .. 'w:' .. worker
@@ -59,6 +59,7 @@ end
 
 -- Who does not know of the server's new life yet may have settled what it does not name.
 if tonumber(told_life) ~= life then return reply('beating') end
+local unwanted = {}
 for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do
   local call = read_call(id)
   if not call or call.worker ~= worker then
@@ -69,6 +70,8 @@ for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do
   elseif not held[id] and tonumber(redis.call('HGET', P .. 'c:' .. id, 'seq')) <= tonumber(seq) then
     redis.call('SREM', P .. 'wc:' .. worker, id)   -- its slot is in the count that came
     unsend(call)
+  elseif held[id] and call.cancelled then
+    unwanted[#unwanted + 1] = id
   end
 end
-return reply('beating')
+return reply('beating', unpack(unwanted))

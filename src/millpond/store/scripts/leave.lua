@@ -6,6 +6,7 @@
 --
 -- uses base
 -- ARGV  4 worker   its id, or '' for all
+--       5 blamed   the call that it was at work on when it died, if somebody knows, else ''
 --
 -- Replies  {'left', n}
 
@@ -13,6 +14,7 @@ local n = 0
 for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
   if worker == arg[1] or arg[1] == '' then
     redis.call('ZADD', P .. 'workers', -1, worker)
+    if arg[2] ~= '' then redis.call('HSET', P .. 'w:' .. worker, 'blamed', arg[2]) end
     n = n + 1
   end
 end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- promote: queued -> queued, first in line
+-- promote: queued -> queued (first in line) | expired
 --
 -- Brings back what waited for a time (to be tried again) or for quota, when the time has come or
--- the quota has room. Smaller jobs come first, only as many as fit. Lanes that nobody has used for as
+-- the quota has room. Queued jobs whose deadline has passed end. Smaller jobs come first, only as many as fit. Lanes that nobody has used for as
 -- long as their windows are forget what they counted, and cost nothing.
 --
 -- uses base turn flow window
@@ -60,6 +60,16 @@ local function promote(flow)
   if next_later then look_again(flow, tonumber(next_later)) end
 end
 
+for _, job in ipairs(redis.call('ZRANGE', P .. 'until', '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
+  redis.call('ZREM', P .. 'until', job)
+  local flow, state = unpack(redis.call('HMGET', P .. 'j:' .. job, 'flow', 'state'))
+  if state == 'queued' then   -- one that is on its way may still be answered
+    leave_queue(redis.call('HGET', P .. 'f:' .. flow, 'org'), flow, job)
+    end_overtaken(flow, job, 'expired')
+    n = n + 1
+  end
+end
+
 for _, flow in ipairs(redis.call('ZRANGE', P .. 'soon', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
   if n >= most then break end
   redis.call('ZREM', P .. 'soon', flow)
@@ -103,5 +113,5 @@ for _, lane in ipairs(redis.call('ZRANGE', P .. 'idle', '-inf', now, 'BYSCORE', 
   if redis.call('EXISTS', P .. 'l:' .. lane) == 1 then forget_windows(lane) end
 end
 
-local next_soon = redis.call('ZRANGE', P .. 'soon', 0, 0, 'WITHSCORES')[2]
-return reply('promoted', n, next_soon and math.max(0, next_soon - now) or -1)
+local next_look = math.min(lowest(P .. 'soon') or math.huge, lowest(P .. 'until') or math.huge)
+return reply('promoted', n, next_look < math.huge and math.max(0, next_look - now) or -1)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- settle: running -> succeeded | failed | queued (to try again)
+-- settle: running -> succeeded | failed | queued (to try again) | cancelled | expired
 --
 -- Ends calls that were sent. The hold becomes a stamp and the reservation what was really used,
 -- in the same step; of an unknown outcome the whole reservation stays charged. A job is ended, or
@@ -21,7 +21,8 @@
 --                 told, said  what the provider says its limits are, for whoever asked, or null; and all it
 --                             says of them, for people
 --                 jobs        [{id, end: succeeded | failed | retry, failed: true if it counts as a failure,
---                               delay_ms, used: characters, or null: unknown, body: what its row says}]
+--                               unknown: true if nobody knows whether it was answered,
+--                               delay_ms, used: characters, or null: unknown, body: what its row says, or an error}]
 --
 -- Replies  {'settled', word...}   a word per call: settled, or late (it was ended before; its charge stands)
 
@@ -59,7 +60,7 @@ end
 -- While the provider is unwell nothing that fails is held against a job.
 local function unwell(lane) return (tonumber(redis.call('HGET', P .. 'l:' .. lane, 'trouble')) or 0) >= TROUBLE_MOST end
 
-local function end_job(call, job, flow)
+local function end_job(call, job, flow, refused)
   local j = P .. 'j:' .. job.id
   local of, state, entry = unpack(redis.call('HMGET', j, 'call', 'state', 'entry'))
   if of ~= call.id then return end
@@ -68,12 +69,18 @@ local function end_job(call, job, flow)
   if state == 'queued' then
     -- The call was lost and the job waits again: an answer is taken all the same, however late.
     if how == 'retry' then return end
-    redis.call('ZREM', P .. 'f:' .. flow .. ':later', job.id)
-    if redis.call('ZREM', P .. 'f:' .. flow .. ':parked', job.id) == 1 then note_parked(call.org, flow) end
+    leave_queue(call.org, flow, job.id)
   else
     redis.call('HINCRBY', j, 'attempts', 1)
   end
-  if how == 'retry' then
+  if refused then redis.call('HINCRBY', j, 'refused', 1) end
+  if job.failed then remember_error(job.id, job.body) end
+  local why = how == 'retry' and overtaken(job.id)
+  if why then
+    end_overtaken(flow, job.id, why)
+  elseif how == 'retry' and job.unknown and redis.call('HGET', j, 'on_unknown') == 'end' then
+    end_unknown(flow, job.id)
+  elseif how == 'retry' then
     if job.failed and not unwell(call.lane) then redis.call('HINCRBY', j, 'failures', 1) end
     redis.call('HSET', j, 'state', 'queued')
     redis.call('HDEL', j, 'call')
@@ -195,7 +202,7 @@ local function restore(told)
     local share = first and charged or 0
     first = false
     return share
-  end, charged)
+  end, charged, now + 1 - told.since_ms)
 end
 
 local function end_call(told)
@@ -214,7 +221,7 @@ local function end_call(told)
     ends[job.id] = job
   end
   local function used_of(job) return used[job.id] or job.need end
-  local l = P .. 'l:' .. call.lane
+  local l, at = P .. 'l:' .. call.lane, now
   if call.state == 'lost' then
     redis.call('ZREM', P .. 'o:' .. call.org .. ':lost', call.id)
     if known and redis.call('HDEL', P .. 'o:' .. call.org .. ':unknown', call.id) == 0 then
@@ -223,7 +230,7 @@ local function end_call(told)
     if known then count(call, 'estimated', -1) end
   else
     local credit, off_until = unpack(redis.call('HMGET', l, 'credit', 'credit_off_until'))
-    local at = now + 1 - told.since_ms
+    at = now + 1 - told.since_ms
     local released = tonumber(redis.call('ZSCORE', l .. ':flight', call.id))
     if released then
       if told.since_ms >= 0 then learn_latency(call, math.max(0, at - 1 - released)) end
@@ -242,7 +249,7 @@ local function end_call(told)
   if known then count(call, 'used', 1, used_of, told.used) end
   if told.refused then tally(call.flow, 'refusals', 1) end
   if known or call.state ~= 'lost' then   -- that a lost one is unknown was booked when it was lost
-    book(call, known and 'known' or 'unknown', known and used_of or need_of, known and told.used or call.need)
+    book(call, known and 'known' or 'unknown', known and used_of or need_of, known and told.used or call.need, at)
   end
 
   redis.call('HDEL', l, 'unreachable', 'unreachable_since')
@@ -253,7 +260,7 @@ local function end_call(told)
   watch_for_trouble(call, told)
   if not told.trouble and not told.refused then resize_packs(call, told) end
   for _, job in ipairs(call.jobs) do
-    if ends[job.id] then end_job(call, ends[job.id], job.flow) end
+    if ends[job.id] then end_job(call, ends[job.id], job.flow, told.refused) end
   end
   redis.call('DEL', P .. 'c:' .. call.id)
   wake(call.lane)

@@ -65,7 +65,8 @@ end
 
 -- The last word about a job: its row goes to the flow's stream, where `flushed` takes it.
 local function finish(flow, job, state, body)
-  local note, attempts = unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts'))
+  local note, attempts, deadline = unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts', 'deadline'))
+  if deadline then redis.call('ZREM', P .. 'until', job) end
   redis.call('HSET', P .. 'j:' .. job, 'state', state)
   redis.call('HDEL', P .. 'j:' .. job, 'call')
   redis.call('DEL', P .. 'y:' .. job)
@@ -73,4 +74,44 @@ local function finish(flow, job, state, body)
     'note', note, 'attempts', attempts or 0, 'body', body)
   redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1)
   redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
+end
+
+-- A queued job leaves `later` or `parked`, if it stands there. In line it stays until its turn comes, and
+-- is passed over then.
+local function leave_queue(org, flow, job)
+  redis.call('ZREM', P .. 'f:' .. flow .. ':later', job)
+  if redis.call('ZREM', P .. 'f:' .. flow .. ':parked', job) == 1 then note_parked(org, flow) end
+end
+
+-- Why a job that could be asked, or asked again, is not: it was cancelled, or its deadline has passed.
+local function overtaken(job)
+  local cancelled, deadline = unpack(redis.call('HMGET', P .. 'j:' .. job, 'cancel', 'deadline'))
+  if cancelled then return 'cancelled' end
+  if deadline and tonumber(deadline) <= now then return 'expired' end
+end
+
+-- What the row of a job says that ends without an answer.
+local function error_body(code, message)
+  return '{"error":{"code":"' .. code .. '","message":"' .. message .. '","pointer":null,"provider_status":null}}'
+end
+
+-- A job that is no more to be asked ends.
+local function end_overtaken(flow, job, why)
+  finish(flow, job, why, why == 'cancelled' and error_body(why, 'it was cancelled')
+    or error_body(why, 'its deadline passed before it was answered'))
+end
+
+-- It is not known whether the provider answered, and the job is not to be asked twice.
+local function end_unknown(flow, job)
+  finish(flow, job, 'failed', error_body('unknown_outcome', 'the provider may have answered, and the job is not to be asked twice'))
+end
+
+local ERRORS_MOST = 5   -- that are remembered of a job
+
+-- The last errors of a job, a line each.
+local function remember_error(job, error)
+  local lines = {}
+  for line in string.gmatch(redis.call('HGET', P .. 'j:' .. job, 'errors') or '', '[^\n]+') do lines[#lines + 1] = line end
+  lines[#lines + 1] = error
+  redis.call('HSET', P .. 'j:' .. job, 'errors', table.concat(lines, '\n', math.max(1, #lines - ERRORS_MOST + 1)))
 end

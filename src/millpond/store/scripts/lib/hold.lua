@@ -18,7 +18,7 @@ end
 -- A call carries jobs as `job|flow|need`, with commas. One whose jobs were forgotten stands for itself.
 local function read_call(id)
   local c = redis.call('HMGET', P .. 'c:' .. id, 'lane', 'org', 'flow', 'jobs', 'need', 'state', 'worker',
-    'pool', 'counted', 'tokens', 'inputs', 'bulk')
+    'pool', 'counted', 'tokens', 'inputs', 'bulk', 'cancel')
   if not c[1] or c[2] == '' then return nil end   -- gone, or waiting for its lane
   local jobs = {}
   for one in each(c[4]) do
@@ -28,7 +28,7 @@ local function read_call(id)
   local need = tonumber(c[5])
   return {id = id, lane = c[1], org = c[2], flow = c[3], jobs = jobs, need = need, state = c[6],
     units = {inputs = tonumber(c[11]), characters = need, tokens = tonumber(c[10]), bulk = tonumber(c[12])},
-    worker = c[7], pool = c[8], counted = c[9]}
+    worker = c[7], pool = c[8], counted = c[9], cancelled = c[13]}
 end
 
 local function flows_of(call)
@@ -102,8 +102,9 @@ local function enter_ledger(org, outcome, characters, ...)
   tell_crossings(org)
 end
 
--- A call's row in the books: known, unknown (its reservation stays charged) or unsent.
-local function book(call, outcome, of, all)
+-- A call's row in the books: known, unknown (its reservation stays charged) or unsent. `counted`: the
+-- moment of its stamp.
+local function book(call, outcome, of, all, counted)
   local names, sums = by_flow(call, of, all)
   local total = 0
   for _, flow in ipairs(names) do
@@ -119,7 +120,7 @@ local function book(call, outcome, of, all)
   end
   if call.counted == '1' and outcome ~= 'unsent' then
     if outcome == 'unknown' then redis.call('HSET', P .. 'o:' .. call.org .. ':unknown', call.id, total) end
-    enter_ledger(call.org, outcome, total, 'call', call.id, 'lane', call.lane)
+    enter_ledger(call.org, outcome, total, 'call', call.id, 'lane', call.lane, 'counted', counted)
   end
 end
 
@@ -138,7 +139,8 @@ local function free_slot(call)
   end
 end
 
--- A call that was never sent: no stamp, no charge, its jobs are first in line again.
+-- A call that was never sent: no stamp, no charge, its jobs are first in line again; those that are not to
+-- be asked any more end.
 local function unsend(call)
   if redis.call('ZREM', P .. 'l:' .. call.lane .. ':flight', call.id) == 1 then in_flight(call.lane, call.units, -1) end
   count(call, 'reserved', -1)
@@ -147,7 +149,8 @@ local function unsend(call)
     if redis.call('HGET', P .. 'j:' .. job.id, 'call') == call.id then
       redis.call('HSET', P .. 'j:' .. job.id, 'state', 'queued')
       redis.call('HDEL', P .. 'j:' .. job.id, 'call')
-      to_head(job.flow, job.id)
+      local why = overtaken(job.id)
+      if why then end_overtaken(job.flow, job.id, why) else to_head(job.flow, job.id) end
     end
   end
   book(call, 'unsent', function() return 0 end, 0)

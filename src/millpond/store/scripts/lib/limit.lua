@@ -3,6 +3,7 @@
 -- A lane whose state was lost counts as full for its windows up to so long. (Longer ones would stand
 -- still for a day: they begin with what is counted from then on.)
 local LOST_WAIT_MOST_MS = 3600000
+local STAMP_AHEAD_MS = 2000   -- a call that was given up may be counted a moment later
 local NO_UNITS = {inputs = 0, characters = 0, tokens = 0, bulk = 0}
 local LEDGER_READ_MOST, LEDGER_READ_AT_ONCE = 5000, 100   -- rows
 
@@ -117,9 +118,8 @@ local function change_limits(lane, limits)
   end
 end
 
--- The calls of a lane in the last while, as the org's ledger tells, each with a moment that it was not
--- counted after; nil if the ledger does not reach back so far, or tells of too many. A call is entered when
--- it ends, after it was counted. One whose answer nobody saw may be counted later than it was entered.
+-- The calls of a lane in the last while, as the org's ledger tells, with the moments of their stamps; nil if the
+-- ledger does not reach back so far, or tells of too many. A stamp may be a little later than its row.
 local function calls_by_ledger(org, lane, while_ms)
   local calls, before = {}, '+'
   for _ = 1, LEDGER_READ_MOST / LEDGER_READ_AT_ONCE do
@@ -127,8 +127,8 @@ local function calls_by_ledger(org, lane, while_ms)
     for _, row in ipairs(rows) do
       local of = {}
       for i = 1, #row[2], 2 do of[row[2][i]] = row[2][i + 1] end
-      if tonumber(of.at) <= now - while_ms then return calls end
-      if of.call and of.lane == lane then calls[#calls + 1] = {id = of.call, at = of.outcome == 'unknown' and now or tonumber(of.at)} end
+      if tonumber(of.at) <= now - while_ms - STAMP_AHEAD_MS then return calls end
+      if of.lane == lane then calls[#calls + 1] = {id = of.call, at = tonumber(of.counted)} end
       before = '(' .. row[1]
     end
     if #rows < LEDGER_READ_AT_ONCE then return nil end

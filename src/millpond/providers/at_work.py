@@ -1,0 +1,66 @@
+"""Which call a worker is at work on at this moment, told to whoever outlives it.
+
+Most of the time a worker waits for replies. Between those waits it writes a request or reads a
+reply, and if it dies there, or does not come out of it, that call is to blame and no other. So it
+says so beforehand, in a page of memory that a file keeps when the process is gone.
+"""
+
+import mmap
+import os
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from millpond.clock import monotonic_ms
+
+#: Since when (monotonic ms, 0: it is at work on none), and the call's id.
+_PAGE = struct.Struct("=Q32s")
+
+
+class AtWork:
+    """The worker's side. Without a file it tells nobody."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._page: mmap.mmap | None = None
+        if path is not None:
+            with path.open("wb+") as file:
+                file.truncate(mmap.PAGESIZE)
+                self._page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+
+    def on(self, call: str) -> Self:
+        """What is done inside `with` is done for this call. It must not wait in there."""
+        if self._page is not None:
+            _PAGE.pack_into(self._page, 0, int(monotonic_ms()) or 1, call.encode())
+        return self
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._page is not None:
+            self._page[: _PAGE.size] = bytes(_PAGE.size)
+
+
+def seen_at_work(path: Path) -> tuple[str, int] | None:
+    """The call that the worker with this file is at work on, or was when it died, and for how many
+    ms now; None: none."""
+    try:
+        with path.open("rb") as file:
+            since_ms, call = _PAGE.unpack(file.read(_PAGE.size))
+    except (OSError, struct.error):
+        return None
+    if since_ms == 0:
+        return None
+    return call.rstrip(b"\0").decode(), int(monotonic_ms()) - since_ms
+
+
+def forget(path: Path) -> None:
+    """The worker is gone, and what it was at work on is known."""
+    if path.exists():
+        os.unlink(path)

@@ -1,0 +1,79 @@
+"""What a worker was at work on outlives it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from millpond.providers.at_work import AtWork, forget, seen_at_work
+
+
+def test_a_worker_is_at_work_on_a_call_inside_with(tmp_path: Path) -> None:
+    at_work = AtWork(tmp_path / "page")
+    assert seen_at_work(tmp_path / "page") is None
+
+    with at_work.on("1a2b"):
+        seen = seen_at_work(tmp_path / "page")
+
+    assert seen is not None
+    assert seen[0] == "1a2b"
+    assert 0 <= seen[1] < 60_000
+    assert seen_at_work(tmp_path / "page") is None
+
+
+def test_an_exception_ends_it_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), AtWork(tmp_path / "page").on("1a2b"):
+        raise ValueError
+
+    assert seen_at_work(tmp_path / "page") is None
+
+
+def test_a_shorter_id_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    at_work = AtWork(tmp_path / "page")
+    with at_work.on("1a2b3c4d5e6f"):
+        pass
+    with at_work.on("7"):
+        seen = seen_at_work(tmp_path / "page")
+
+    assert seen is not None
+    assert seen[0] == "7"
+
+
+def test_without_a_file_nobody_is_told() -> None:
+    with AtWork(None).on("1"):
+        pass
+
+
+@pytest.mark.parametrize("how", ["os.kill(os.getpid(), 9)", "os._exit(1)", "os.abort()"])
+def test_it_is_told_when_the_process_dies(tmp_path: Path, how: str) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from millpond.providers.at_work import AtWork\n"
+        f"with AtWork(Path(sys.argv[1])).on('1a2b'):\n    {how}"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "page")], check=False)
+    assert done.returncode in {1, -signal.SIGKILL, -signal.SIGABRT}
+
+    seen = seen_at_work(tmp_path / "page")
+
+    assert seen is not None
+    assert seen[0] == "1a2b"
+
+
+def test_what_is_no_such_file_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(b"x")
+
+    assert seen_at_work(tmp_path / "short") is None
+    assert seen_at_work(tmp_path / "none") is None
+    assert seen_at_work(tmp_path) is None
+
+
+def test_it_is_forgotten(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    AtWork(page)
+    forget(page)
+    forget(page)
+
+    assert not os.path.exists(page)
