@@ -100,9 +100,7 @@ class Pump:
         try:
             sent = await self._provider.send(call, may_begin)
         except asyncio.CancelledError:
-            sent = Sent(
-                Stopped() if begun else NotSent("it was cut before it began", unreachable=False)
-            )
+            sent = Sent(Stopped() if begun else NotSent("cut before it began", unreachable=False))
         except Exception:
             log.exception("call_broke", call=call.id)
             sent = Sent(NoAnswer("the worker could not make sense of the call"))

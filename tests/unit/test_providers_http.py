@@ -35,7 +35,7 @@ async def serving(answer: bytes | Answer) -> AsyncIterator[Server]:
         while True:
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.IncompleteReadError:
+            except (asyncio.IncompleteReadError, ConnectionError):
                 return
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             server.requests.append(head + await reader.readexactly(length))
@@ -57,8 +57,12 @@ async def serving(answer: bytes | Answer) -> AsyncIterator[Server]:
 async def post(
     url: str, *, timeout_ms: int = 20_000, body: bytes = b"{}"
 ) -> Posted | NoAnswer | NotSent:
-    async with Http(url, "secret", timeout_ms=timeout_ms, clock=lambda: 42.0) as client:
+    async with http_to(url, timeout_ms=timeout_ms) as client:
         return await client.post("/v1/generate", body, attempt="1f")
+
+
+def http_to(url: str, *, timeout_ms: int = 20_000) -> Http:
+    return Http(url, "secret", timeout_ms=timeout_ms, clock=lambda: 42.0)
 
 
 async def test_a_reply_is_told_with_the_moment_of_its_headers() -> None:
@@ -134,14 +138,14 @@ async def test_a_cookie_is_not_sent_back() -> None:
     assert b"cookie" not in server.requests[1].lower()
 
 
-async def test_a_compressed_reply_is_not_blown_up() -> None:
+async def test_a_packed_reply_is_neither_blown_up_nor_shown_to_anybody() -> None:
     small = gzip.compress(bytes(50_000_000))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(small)
+    head = b"HTTP/1.1 400 X\r\nContent-Encoding: GZip\r\nContent-Length: %d\r\n\r\n" % len(small)
     async with serving(head + small) as server:
         reply = await post(server.url)
 
     assert isinstance(reply, Posted)
-    assert reply.reply.body == small
+    assert reply.reply.body == b"a reply packed as gzip"
 
 
 async def test_a_reply_that_is_too_large_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +240,42 @@ async def test_a_name_that_takes_too_long_to_look_up_means_that_nothing_was_sent
 
     assert isinstance(outcome, NotSent)
     assert outcome.unreachable
+
+
+async def test_a_call_can_have_a_key_of_its_own_and_the_next_has_not() -> None:
+    async with serving(OK) as server, http_to(server.url) as client:
+        await client.post("/", b"{}", attempt="1", key="its-own")
+        await client.post("/", b"{}", attempt="2")
+
+    first, second = (request.partition(b"\r\n\r\n")[0] for request in server.requests)
+    assert b"Authorization: Bearer its-own" in first
+    assert b"secret" not in first
+    assert b"Authorization: Bearer secret" in second
+
+
+@pytest.mark.parametrize("key", ["its-own", "its-own\r\nX-Other: 1", "its-own\ud800", "its-öwn"])
+@pytest.mark.parametrize("answer", [OK, _reset, b"SSH-2.0-OpenSSH\r\n\r\n"])
+async def test_a_key_is_never_told(
+    key: str, answer: bytes | Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with serving(answer) as server, http_to(server.url) as client:
+        outcome = await client.post("/", b"{}", attempt="1", key=key)
+
+    assert "its-" not in f"{outcome!r} {client!r} {vars(client)!r} {caplog.text}"
+    assert all(b"X-Other: 1\r\n" not in request for request in server.requests)
+
+
+async def test_a_key_that_no_header_can_hold_means_that_nothing_was_sent() -> None:
+    async with serving(OK) as server, http_to(server.url) as client:
+        outcome = await client.post("/", b"{}", attempt="1", key="a\nb")
+
+    assert outcome == NotSent("no connection: ValueError", unreachable=True)
+    assert server.requests == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has none")
+def test_the_system_too_gives_up_when_we_do() -> None:
+    made = http.made_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", None), most_ms=7_000)
+    with made:
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7_000

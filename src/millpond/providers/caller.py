@@ -1,14 +1,14 @@
 """One call from its claim to its outcome: write the request, send it, read the reply."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from millpond.domain.call import Claimed
-from millpond.domain.request import Common, read_ask, read_common
+from millpond.domain.request import Ask, Common, read_ask, read_common
 from millpond.errors import Unavailable
-from millpond.providers.adapter import Adapter
+from millpond.providers.adapter import Adapter, Reply
 from millpond.providers.http import Http, Posted
-from millpond.providers.outcome import NotSent, Outcome
+from millpond.providers.outcome import NoAnswer, NotSent, Outcome
 
 _REMEMBERED_MOST = 100
 #: A provider's time is rounded, and its proxy may count a call a moment after it began to time it.
@@ -29,29 +29,41 @@ class Sent:
 
 
 class Caller:
-    """Makes the calls of one provider account. `common_of` finds what a flow's jobs share."""
+    """Makes the calls of one provider account. `common_of` finds what a flow's jobs share, `key_of`
+    an org's own key; without one its calls are made with the key of `http`."""
 
     def __init__(
-        self, adapter: Adapter, http: Http, common_of: Callable[[str], Awaitable[bytes | None]]
+        self,
+        adapter: Adapter,
+        http: Http,
+        common_of: Callable[[str], Awaitable[bytes | None]],
+        *,
+        key_of: Callable[[str], Awaitable[str | None]] | None = None,
     ) -> None:
         self._adapter = adapter
         self._http = http
         self._common_of = common_of
+        self._key_of = key_of
         self._remembered: dict[str, Common] = {}
 
-    async def send(self, call: Claimed) -> Sent:
+    async def send(self, call: Claimed, may_begin: Callable[[], bool] = lambda: True) -> Sent:
+        """Make the call, if `may_begin` says yes as its first byte is about to go."""
         try:
             common = await self._common(call.flow)
+            key = None if self._key_of is None else await self._key_of(call.org)
         except Unavailable as error:
             return Sent(NotSent(str(error), unreachable=False))
         if common is None:
             return Sent(NotSent("its flow has gone", unreachable=False))
         asks = [read_ask(job.payload) for job in call.jobs]
         wire = self._adapter.wire(common, asks)
-        match await self._http.post(wire.path, wire.body, attempt=call.id):
-            case Posted(reply, headers_ms) as posted:
+        posted = await self._http.post(
+            wire.path, wire.body, attempt=call.id, may_begin=may_begin, key=key
+        )
+        match posted:
+            case Posted(reply, headers_ms):
                 return Sent(
-                    self._adapter.read(common, asks, reply),
+                    self._read(common, asks, reply),
                     headers_ms,
                     told=self._adapter.told(reply),
                     said=self._adapter.said(reply),
@@ -59,6 +71,12 @@ class Caller:
                 )
             case failed:
                 return Sent(failed)
+
+    def _read(self, common: Common, asks: Sequence[Ask], reply: Reply) -> Outcome:
+        try:
+            return self._adapter.read(common, asks, reply)
+        except RecursionError:
+            return NoAnswer("the reply is nested too deep to be read")
 
     async def _common(self, flow: str) -> Common | None:
         """Fetched once for each flow. (Two calls may do so at once; that does no harm.)"""
