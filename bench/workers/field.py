@@ -34,7 +34,7 @@ COMPETITORS = {
     "saq": Competitor("saq", "with_saq", acknowledges=True),
     "taskiq": Competitor("taskiq, streams", "with_taskiq", acknowledges=True),
     "dramatiq": Competitor("dramatiq, threads", "with_dramatiq", "threads", acknowledges=True),
-    "celery": Competitor("celery, gevent", "with_celery", "gevent", acknowledges=True),
+    "celery": Competitor("celery, threads", "with_celery", "threads", acknowledges=True),
     STREAQ: Competitor("streaq", "with_streaq", acknowledges=True),
 }
 
