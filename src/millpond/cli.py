@@ -87,6 +87,10 @@ def run(
     model: Annotated[
         str | None, typer.Option(help="The model. [default: the provider's profile]")
     ] = None,
+    model_unchecked: Annotated[
+        bool,
+        typer.Option("--model-unchecked", help="Send it, whatever `millpond models` says of it."),
+    ] = False,
     param: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=JSON", help="A parameter of every request; repeatable."),
@@ -237,6 +241,7 @@ def run(
         as_json=as_json,
         quiet=quiet,
         what_if=values.what_if(what_if or [], provider),
+        model_unchecked=model_unchecked,
     )
     if what_if and not dry_run:
         raise typer.BadParameter("goes with --dry-run", param_hint="--what-if")

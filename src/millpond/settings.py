@@ -6,6 +6,7 @@ see the environment).
 """
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -47,6 +48,17 @@ class Settings(BaseSettings):
     )
     lease_ms: int = Field(
         30_000, ge=2_000, le=600_000, description="How long a silent worker keeps its calls."
+    )
+    master_key: SecretStr | None = Field(
+        None,
+        description="Opens and seals the orgs' provider keys: 32 bytes in base64; several with "
+        "commas, the newest first.",
+    )
+    master_key_file: Path | None = Field(
+        None, description="File with the master keys, a line each, that only its owner can read."
+    )
+    models: Path | None = Field(
+        None, description="TOML file: models in addition to those that are known."
     )
     grace_ms: int = Field(
         30_000, ge=0, le=3_600_000, description="Worker: how long calls may finish at a stop."

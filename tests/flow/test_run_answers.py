@@ -282,12 +282,12 @@ def test_a_template_makes_the_prompt_of_the_records_fields(
 
     ended = run(
         *(tmp_path, "run", file, "--template", "Spell {n}: {word}", "--base-url", provider.url),
-        *("--api-key-file", key, "--model", "small", "--param", 'stop_sequences=["."]'),
+        *("--api-key-file", key, "--model", "command-light", "--param", 'stop_sequences=["."]'),
     )
 
     assert ended.code == 3
     (row,) = read_rows(tmp_path / "q.answers.jsonl")
-    assert (row["line"], row["model"]) == (1, "small")
+    assert (row["line"], row["model"]) == (1, "command-light")
     assert row["characters"]["input"] == len("Spell 7: seven")
     (error,) = read_rows(tmp_path / "q.errors.jsonl")
     assert (error["line"], error["error"]["pointer"]) == (2, "/word")

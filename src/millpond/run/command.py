@@ -15,6 +15,8 @@ import orjson
 from millpond import logs
 from millpond.domain.job import COUNTED
 from millpond.producer.bad_input import BadInput
+from millpond.producer.formats import Format
+from millpond.providers.catalogue import check_model, read_catalogue
 from millpond.run.collector import Collector, answered_lines
 from millpond.run.feeder import Feeder
 from millpond.run.folder import DataFolder, Ended, KeyInUse, read_end
@@ -30,7 +32,7 @@ from millpond.run.preview import (
     read_contents,
 )
 from millpond.run.progress import say
-from millpond.run.source import open_source
+from millpond.run.source import Source, open_source
 from millpond.run.summary import WORDS, End, Summary, exit_code
 from millpond.scheduler.estimate import LATENCY_GUESS_MS
 from millpond.settings import Settings
@@ -57,6 +59,7 @@ async def execute(options: Options, settings: Settings) -> int:
             wire=options.wire(source.format),
             pack=source.writer.pack_most,
         )
+        await _check_models(source, household, settings)
         answered = await asyncio.to_thread(answered_lines, path)
         contents = await asyncio.to_thread(
             partial(read_contents, lines=source.lines, answered=answered),
@@ -94,6 +97,23 @@ async def execute(options: Options, settings: Settings) -> int:
             key.close()
             collector.close()
         return _finish(options, end, summary)
+
+
+async def _check_models(source: Source, household: Household, settings: Settings) -> None:
+    """Raises ModelRefused for a model that cannot be asked; lines that name one become errors."""
+    options = source.options
+    models = read_catalogue(settings.models).get(options.wire(source.format))
+    if models is None or options.model_unchecked:
+        return
+    assert options.model is not None
+    # Only what the catalogue does not know can be an org's own: else no server is asked.
+    lines_name_models = source.format is Format.OPENAI
+    own = {}
+    if options.model not in models or lines_name_models:
+        own = await household.own_models()
+    check = partial(check_model, models, own, options.mode, options.endpoint)
+    check(options.model)
+    source.writer.check_model = check if lines_name_models else None
 
 
 async def _show_preview(options: Options, household: Household, contents: Contents) -> int:

@@ -126,16 +126,22 @@ class Written:
 
 
 class Writer:
-    """Makes jobs of records, and says of a record why it cannot be one."""
+    """Makes jobs of records, and says of a record why it cannot be one.
+
+    `check_model` raises for a model that a record may not name; None: it may name any.
+    """
 
     def __init__(self, adapter: Adapter, common: Common) -> None:
         self._adapter = adapter
         self._common = common
+        self.check_model: Callable[[str], None] | None = None
         self.pack_most = adapter.pack_most(common)
 
     def write(self, record: Record) -> Written | Invalid:
         ask = Ask(record.prompt, record.params, record.body)
         try:
+            if self.check_model is not None and record.body is not None:
+                self.check_model(record.body.get("model") or self._common.model)
             need = self._adapter.need(self._common, ask)
         except Refused as refused:
             return _refused(record, refused)

@@ -10,7 +10,8 @@ Who dies is started again, and nobody outlives the run.
 
 import asyncio
 import secrets
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from millpond.run.options import UNTIL_TOLD, Options
 from millpond.settings import Settings
 from millpond.store.durable import check_durable
 from millpond.store.gateway import Gateway, connect
+from millpond.store.own_models import OwnModels
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Lane, Store
 
@@ -199,14 +201,27 @@ class Household:
 
     async def used(self) -> int:
         """Characters of the quota that are used. Starts the server only."""
+        async with self._server_only() as store:
+            return await store.used(self._org)
+
+    async def own_models(self) -> dict[str, str]:
+        """The org's fine-tuned models, each with its base. Starts the server only."""
+        async with self._server_only() as store:
+            return await OwnModels(store.gateway).of(self._org)
+
+    @asynccontextmanager
+    async def _server_only(self) -> AsyncIterator[Store]:
+        """A look before the household begins, if it ever does."""
         async with AsyncExitStack() as exits:
-            exits.push_async_callback(self._stop_others)
             if self._settings.redis_url is None:
-                await self._begin_server()
+                server = EmbeddedServer(self._folder.server)
+                self._url = server.url
+                exits.push_async_callback(server.stop)
+                await server.start()
             redis = await exits.enter_async_context(connect(self._url))
             store = Store(Gateway(redis, self._settings.partition))
             await self._say_hello(store)
-            return await store.used(self._org)
+            yield store
 
     def limits_under(self, options: Options) -> tuple[Limit, ...] | None:
         """The limits that hold under some options; None: nobody knows them yet."""

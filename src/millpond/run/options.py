@@ -36,7 +36,7 @@ class Options:
     `service_time`: the provider's word on its service time is believed. `for_interactive`: what of
     the limits bulk leaves free. `base_url` None: our own simulator or local model. `limits` are
     those that were named, `quota` None: none, `model` None: what the file's lines name, else the
-    profile's.
+    profile's. `model_unchecked`: whatever the catalogue says of it.
     """
 
     file: Path | None
@@ -73,6 +73,7 @@ class Options:
     as_json: bool
     quiet: bool
     what_if: tuple["WhatIf", ...] = ()
+    model_unchecked: bool = False
 
     @property
     def profile(self) -> Profile:
