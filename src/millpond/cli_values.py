@@ -3,8 +3,10 @@ the way out."""
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from enum import StrEnum
+from getpass import getpass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +22,9 @@ from millpond.providers.profile import PROFILES, ProviderName
 from millpond.run.options import Options, WhatIf
 
 Result = TypeVar("Result")
+
+#: Characters; no provider's key is so long.
+_KEY_MOST = 4_096
 
 
 class Reserve(StrEnum):
@@ -190,12 +195,28 @@ def key(provider: ProviderName, path: Path | None, *, own: bool) -> str:
             "--api-key-file",
             param_hint="--provider",
         )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise typer.BadParameter(
-            "the key holds characters that no key has; is it the right file?",
-            param_hint="--api-key-file",
-        )
+    _must_be_a_key(key, "--api-key-file")
     return key
+
+
+def new_key() -> str:
+    """A provider's key from standard input, or asked for where somebody sits there."""
+    try:
+        key = getpass("The provider's key: ") if sys.stdin.isatty() else sys.stdin.read(_KEY_MOST)
+    except UnicodeDecodeError:
+        key = ""
+    key = key.strip()
+    if not key:
+        raise typer.BadParameter("there is no key on standard input", param_hint="KEY")
+    _must_be_a_key(key, "KEY")
+    return key
+
+
+def _must_be_a_key(key: str, option: str) -> None:
+    if not key.isascii() or not key.isprintable() or " " in key or len(key) >= _KEY_MOST:
+        raise typer.BadParameter(
+            "the key holds characters that no key has; is it the right file?", param_hint=option
+        )
 
 
 def must_differ(options: Options) -> None:

@@ -54,7 +54,7 @@ def _ledger_row(row: Row, clock: Clock) -> Told:
 
 
 async def events(store: Store, org: str, *, most: int, clock: Clock) -> list[Told]:
-    """What was worth telling: thresholds of the quota, as they were crossed."""
+    """What was worth telling: thresholds of the quota as they were crossed, changes of the key."""
     rows = await store.records(org, "events", most=most)
     return [
         {
@@ -63,6 +63,11 @@ async def events(store: Store, org: str, *, most: int, clock: Clock) -> list[Tol
             **{
                 name: int(row.fields[name])
                 for name in ("percent", "used", "estimated", "quota")
+                if name in row.fields
+            },
+            **{
+                name: row.fields[name]
+                for name in ("change", "by", "fingerprint", "master")
                 if name in row.fields
             },
         }

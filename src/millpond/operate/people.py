@@ -176,10 +176,16 @@ def event_lines(rows: Sequence[Told]) -> Iterator[str]:
     if not rows:
         yield "no event"
     for row in rows:
-        yield (
-            f"{row['at']['at']}\t{row['percent']} % of the quota: {row['used']:,} used and "
-            f"{row['estimated']:,} estimated of {row['quota']:,} characters"
-        )
+        yield f"{row['at']['at']}\t{_event_text(row)}"
+
+
+def _event_text(row: Told) -> str:
+    if row["event"] == "key":
+        return f"the key {row['fingerprint']} was {row['change']} by {row['by']}"
+    return (
+        f"{row['percent']} % of the quota: {row['used']:,} used and {row['estimated']:,} estimated "
+        f"of {row['quota']:,} characters"
+    )
 
 
 def audit_lines(rows: Sequence[Told]) -> Iterator[str]:
