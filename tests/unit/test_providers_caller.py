@@ -8,6 +8,7 @@ import pytest
 from millpond.domain.call import Claimed, ClaimedJob
 from millpond.domain.job import Endpoint
 from millpond.domain.request import Ask, Common
+from millpond.errors import StoreUnavailable
 from millpond.providers.caller import Caller, Sent
 from millpond.providers.cohere import Cohere
 from millpond.providers.http import Http
@@ -109,3 +110,53 @@ async def test_a_call_whose_flow_has_gone_is_not_sent() -> None:
 
     assert one == Sent(NotSent("its flow has gone", unreachable=False))
     assert server.requests == []
+
+
+async def test_a_call_is_made_with_the_key_of_its_org_or_else_with_the_one_of_all() -> None:
+    keys: list[str | None] = ["its-own", None]
+
+    async def key_of(org: str) -> str | None:
+        assert org == "a"
+        return keys.pop(0)
+
+    async with (
+        serving(reply(TWO)) as server,
+        Http(server.url, "ours", timeout_ms=20_000, clock=lambda: 0.0) as http,
+    ):
+        caller = Caller(Cohere(), http, always, key_of=key_of)
+        for _ in range(2):
+            assert isinstance((await caller.send(CALL)).outcome, Answered)
+
+    first, second = server.requests
+    assert b"Authorization: Bearer its-own\r\n" in first
+    assert b"Authorization: Bearer ours\r\n" in second
+
+
+async def test_a_call_whose_key_cannot_be_had_is_not_sent() -> None:
+    async def key_of(org: str) -> str | None:
+        raise StoreUnavailable("gone for a moment")
+
+    async with (
+        serving(reply(TWO)) as server,
+        Http(server.url, "ours", timeout_ms=20_000, clock=lambda: 0.0) as http,
+    ):
+        sent = await Caller(Cohere(), http, always, key_of=key_of).send(CALL)
+
+    assert isinstance(sent.outcome, NotSent)
+    assert not sent.outcome.unreachable
+    assert server.requests == []
+
+
+async def test_a_call_that_may_not_begin_is_not_sent() -> None:
+    async with (
+        serving(reply(TWO)) as server,
+        Http(server.url, "ours", timeout_ms=20_000, clock=lambda: 0.0) as http,
+    ):
+        sent = await Caller(Cohere(), http, always).send(CALL, lambda: False)
+
+    assert sent == Sent(NotSent("the lease has ended", unreachable=False))
+    assert server.requests == []
+
+
+async def always(flow: str) -> bytes:
+    return COMMON.write()

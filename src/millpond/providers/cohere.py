@@ -10,6 +10,7 @@ from millpond.domain.job import Endpoint
 from millpond.domain.quota import generate_need, tokens_of
 from millpond.domain.request import Ask, Common, Need
 from millpond.providers.adapter import (
+    MESSAGE_MOST,
     TOKENS_MOST,
     BadParameter,
     PackKeys,
@@ -133,23 +134,28 @@ class Cohere:
             outcome = judge(reply.status, message, reply.headers.get("Retry-After"))
             return blamed(outcome, _TEXTS[common.endpoint], len(asks), message)
         try:
+            generates = common.endpoint is Endpoint.GENERATE
+            body = _whole_reply(reply.body) if generates else orjson.loads(reply.body)
+            if error := body.get("message") or body.get("err"):
+                return NoAnswer(f"an error came instead of an answer: {error[:MESSAGE_MOST]}")
             match common.endpoint:
                 case Endpoint.GENERATE:
-                    return _generated(common, asks, _whole_reply(reply.body))
+                    return _generated(common, asks, body)
                 case Endpoint.EMBED:
-                    return _embedded(common, asks, orjson.loads(reply.body))
+                    return _embedded(common, asks, body)
                 case Endpoint.CLASSIFY:
-                    return _classified(common, asks, orjson.loads(reply.body))
+                    return _classified(common, asks, body)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             return NoAnswer("the reply is not what the provider's documentation says")
 
 
 def _whole_reply(body: bytes) -> dict[str, Any]:
-    """The reply to generate; of a stream, what its last event holds."""
+    """The reply to generate; of a stream, what its last event holds, or that event if it is an
+    error."""
     last: dict[str, Any] = orjson.loads(body.rstrip().rpartition(b"\n")[2])
-    if "event_type" not in last:
+    if "event_type" not in last or last["event_type"] == "stream-error":
         return last
-    if last["event_type"] != "stream-end":
+    if last["event_type"] != "stream-end" or last.get("finish_reason") == "ERROR":
         raise ValueError("the stream was cut")
     whole_reply: dict[str, Any] = last["response"]
     return whole_reply
@@ -160,6 +166,8 @@ def _generated(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> Ans
     texts = [one["text"] for one in generations]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise TypeError
+    if any(one.get("finish_reason") == "ERROR" for one in generations):
+        raise ValueError("the text was cut")
     characters = {"input": len(asks[0].text), "output": sum(map(len, texts))}
     result: Result = {"text": texts[0]}
     if len(texts) > 1:
@@ -185,9 +193,10 @@ def _classified(common: Common, asks: Sequence[Ask], body: dict[str, Any]) -> An
     results = []
     for ask, one in zip(asks, body["classifications"], strict=True):
         label, confidence = one["prediction"], one["confidence"]
-        if not isinstance(label, str) or not isinstance(confidence, int | float):
+        every = {name: at["confidence"] for name, at in one["labels"].items()}
+        if not isinstance(label, str):
             raise TypeError
-        every = {name: float(at["confidence"]) for name, at in one["labels"].items()}
+        numbers([confidence, *every.values()])
         told = {"label": label, "confidence": confidence, "confidences": every}
         results.append(_with_characters(common, ask, told))
     return Answered(tuple(results), tuple(len(ask.text) for ask in asks), _tokens(body))
@@ -209,7 +218,10 @@ def numbers(found: Any) -> list[float]:
 
 def _tokens(body: dict[str, Any]) -> int | None:
     """What the provider says that it billed, if it does."""
-    units = (body.get("meta") or {}).get("billed_units") or {}
+    meta = body.get("meta")
+    units = meta.get("billed_units") if isinstance(meta, dict) else None
+    if not isinstance(units, dict):
+        return None
     counts = [units[name] for name in ("input_tokens", "output_tokens") if name in units]
     believable = all(type(one) in (int, float) and 0 <= one <= TOKENS_MOST for one in counts)
     return int(sum(counts)) if counts and believable else None

@@ -14,6 +14,7 @@ from millpond.domain.job import Endpoint
 from millpond.domain.quota import generate_need, tokens_of
 from millpond.domain.request import Ask, Common, Need
 from millpond.providers.adapter import (
+    MESSAGE_MOST,
     TOKENS_MOST,
     BadParameter,
     PackKeys,
@@ -118,9 +119,13 @@ class OpenAI:
         if reply.status != 200:
             return _trouble(reply, len(asks))
         try:
-            if common.endpoint is Endpoint.EMBED:
-                return _embedded(common, asks, orjson.loads(reply.body))
-            body = _whole_reply(reply.body)
+            embeds = common.endpoint is Endpoint.EMBED
+            body = orjson.loads(reply.body) if embeds else _whole_reply(reply.body)
+            if error := body.get("error"):
+                told = error if isinstance(error, str) else error["message"]
+                return NoAnswer(f"an error came instead of an answer: {told[:MESSAGE_MOST]}")
+            if embeds:
+                return _embedded(common, asks, body)
             if common.endpoint is Endpoint.CLASSIFY:
                 return _classified(common, asks[0], body)
             return self._generated(common, asks[0], body)
@@ -183,6 +188,13 @@ class OpenAI:
             raise TypeError
         if not texts or not all(isinstance(text, str) for text in texts):
             raise TypeError
+        if any(one.get("finish_reason") == "error" for one in body["choices"]):
+            raise ValueError("the text was cut")
+        if not isinstance(extra.get("tool_calls", []), list):
+            raise TypeError
+        if not isinstance(extra.get("refusal", ""), str):
+            raise TypeError
+        orjson.dumps([[extra]])  # a row can be nested less deep than a reply
         sent, _ = self._prompt(common, ask)
         characters = {"input": sent, "output": sum(map(len, texts))}
         result: Result = {"text": texts[0]}
@@ -300,7 +312,8 @@ def _instruction(common: Common) -> str:
 
 
 def _whole_reply(body: bytes) -> dict[str, Any]:
-    """The reply to a chat; a stream is put together from its chunks."""
+    """The reply to a chat; a stream is put together from its chunks, or is the one that is an
+    error."""
     if body.lstrip().startswith(b"{"):
         whole_reply: dict[str, Any] = orjson.loads(body)
         return whole_reply
@@ -316,8 +329,8 @@ def _whole_reply(body: bytes) -> dict[str, Any]:
             ended = True
             break
         chunk = orjson.loads(event)
-        if "error" in chunk:
-            raise ValueError("the stream ended with an error")
+        if chunk.get("error"):
+            return {"error": chunk["error"]}
         told |= {name: chunk[name] for name in ("model", "usage") if chunk.get(name)}
         for choice in chunk.get("choices", ()):
             texts.setdefault(choice["index"], []).append(choice["delta"].get("content") or "")
@@ -391,8 +404,8 @@ def _model(common: Common, body: Mapping[str, Any]) -> str:
 
 
 def _tokens(body: Mapping[str, Any]) -> int | None:
-    usage = body.get("usage") or {}
-    total = usage.get("total_tokens")
+    usage = body.get("usage")
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
     return total if type(total) is int and 0 <= total <= TOKENS_MOST else None
 
 
