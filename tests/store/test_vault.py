@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from conftest import PARTITION, TestTime
 from millpond.errors import MillpondError, StoreUnavailable, UnknownPart
+from millpond.settings import Settings
 from millpond.store.gateway import Gateway, connect
-from millpond.store.keyring import Keyring, KeyUnusable, let_go_on
+from millpond.store.keyring import Keyring, KeyUnusable, keyring_of, let_go_on
 from millpond.store.own_models import ModelTaken, OwnModels
 from millpond.store.sealing import MasterKey, MasterKeys, NoMasterKey
 from millpond.store.store import Store
@@ -357,6 +359,22 @@ async def test_with_a_new_key_those_lanes_go_on_that_were_paused_for_the_old_one
     assert await let_go_on(pond.store, "acme", by="ann") == ([LANE] if goes_on else [])
 
     assert (await pond.store.explain(lane=LANE)).lane.paused == (None if goes_on else paused)
+
+
+@pytest.mark.parametrize(
+    ("settings", "looks"),
+    [
+        (Settings(), True),
+        (Settings(api_key=SecretStr("own")), False),
+        (Settings(master_key=SecretStr("A" * 43 + "=")), True),
+        (Settings(master_key=SecretStr("A" * 43 + "="), api_key=SecretStr("own")), True),
+    ],
+    ids=["neither", "a key of its own", "a master key", "both"],
+)
+def test_a_worker_with_nothing_but_a_key_of_its_own_has_no_keyring(
+    pond: Pond, settings: Settings, looks: bool
+) -> None:
+    assert (keyring_of(pond.store, settings) is not None) == looks
 
 
 async def test_while_the_server_is_away_no_key_is_told(pond: Pond) -> None:

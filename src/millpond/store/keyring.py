@@ -8,7 +8,8 @@ import structlog
 
 from millpond.clock import monotonic_ms
 from millpond.errors import Unavailable, UnknownPart
-from millpond.store.sealing import MasterKeys
+from millpond.settings import Settings
+from millpond.store.sealing import MasterKeys, read_master_keys
 from millpond.store.store import Changes, Store
 from millpond.store.vault import KeyRecord, Vault
 
@@ -116,6 +117,15 @@ class Keyring:
                         await self._store.change(org, held, by="worker")
         finally:
             self._holding.discard(org)
+
+
+def keyring_of(store: Store, settings: Settings) -> Keyring | None:
+    """The keyring of a worker. None: it has a key of its own and no master key, and uses that one
+    for every org. Raises BadMasterKey."""
+    masters = read_master_keys(settings)
+    if masters is None and settings.api_key.get_secret_value():
+        return None
+    return Keyring(store, masters)
 
 
 async def let_go_on(store: Store, org: str, *, by: str) -> list[str]:
