@@ -187,12 +187,17 @@ class _Request(Payload):
         """
         assert isinstance(writer, StreamWriter)
         assert isinstance(writer.protocol, ResponseHandler)
+        self._transport = writer.transport
+        if self._transport is not None:
+            # No byte is kept back for later (as uvloop once did), and `drain` is over when the
+            # system has the last one.
+            self._transport.set_write_buffer_limits(high=0)
         self.held = self._hindrance(writer.protocol)
         if self.held is not None:
             raise _Held
-        self._transport = writer.transport
         self.began_ms = self._clock()
         await writer.write(self._value)
+        await writer.drain()
         self._written = True
 
     def leave(self) -> None:
