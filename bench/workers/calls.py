@@ -1,6 +1,7 @@
 """Calls of one worker: how many a second, and the CPU of its process for each."""
 
 import asyncio
+import re
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from millpond.embedded import processes
 from millpond.embedded.server import EmbeddedServer
 
 _STOP_S = 10
+_COMPLAINT = re.compile(r"Traceback|Failed|Too many")
 #: So long after the last answer everything has been told.
 _AFTER_S = 1.0
 
@@ -62,12 +64,22 @@ async def _other(folder: Path, row: Row, who: str, provider: Stub) -> Figures:
         worker = await launch(log, others.command(who, "work", given))
         try:
             pids = {"worker": worker.pid, "server": queue.process.pid}
-            return await _heard(row, provider, pids, [worker])
+            figures = await _heard(row, provider, pids, [worker])
         finally:
             check([worker], log)
             await processes.stop(worker, grace_s=_STOP_S)
     finally:
         await queue.stop()
+    _check_said(log, row.calls // 100)
+    return figures
+
+
+def _check_said(log: Path, most: int) -> None:
+    """A program that fails all the time, and tries again, must not pass for a slow one."""
+    said = log.read_text(errors="replace")
+    complaints = [found.start() for found in _COMPLAINT.finditer(said)]
+    if len(complaints) > most:
+        raise Failed(f"{len(complaints)} complaints: {said[complaints[-1] :][-2_000:]}")
 
 
 async def _heard(

@@ -12,7 +12,8 @@ from pooled import Provider
 
 
 def main(given: Given) -> None:
-    broker = RedisBroker(url=given.redis_url)
+    # Each thread needs a connection; more than 100 must be asked for.
+    broker = RedisBroker(url=f"{given.redis_url}?max_connections={4 * given.at_once}")
     dramatiq.set_broker(broker)
     provider = Provider(given)
 

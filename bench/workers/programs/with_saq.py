@@ -16,8 +16,14 @@ ENQUEUED_AT_ONCE = 50
 NO_RESULT = -1
 
 
+def connected(given: Given) -> Redis:
+    """Each slot waits on a connection of its own; more than 100 must be asked for."""
+    found: Redis = Redis.from_url(given.redis_url, max_connections=4 * given.at_once)
+    return found
+
+
 async def enqueue(given: Given) -> None:
-    queue = RedisQueue(Redis.from_url(given.redis_url))
+    queue = RedisQueue(connected(given))
     await queue.connect()
     texts = given.texts()
     for start in range(0, len(texts), ENQUEUED_AT_ONCE):
@@ -33,7 +39,7 @@ async def work(given: Given) -> None:
         async def call(_: dict[str, Any], *, prompt: str) -> None:
             await ask(prompt)
 
-        queue = RedisQueue(Redis.from_url(given.redis_url), max_concurrent_ops=given.at_once)
+        queue = RedisQueue(connected(given), max_concurrent_ops=given.at_once)
         worker = Worker(queue, [("call", call)], concurrency=given.at_once)
         await queue.connect()
         await worker.start()

@@ -15,7 +15,9 @@ ENQUEUED_AT_ONCE = 50
 
 
 def brokered(given: Given, asks: list[Ask]) -> RedisStreamBroker:
-    broker = RedisStreamBroker(given.redis_url, consumer_id="0")
+    broker = RedisStreamBroker(
+        given.redis_url, consumer_id="0", max_connection_pool_size=4 * given.at_once
+    )
 
     @broker.task(task_name="call")  # type: ignore[untyped-decorator,unused-ignore]
     async def call(prompt: str) -> None:
