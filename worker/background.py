@@ -1,8 +1,12 @@
 """arq, the pump's sibling: everything that is not on the path of a call.
 
 It carries ids only, as JSON, and all state is ours: losing everything in arq's keys loses
-nothing. arq ends when the server goes away, so it is started again, without touching the pump.
-This is the only module that imports arq.
+nothing. arq ends at any fault of its server, so it is begun again, without touching the pump
+(docs/decisions/0017). This is the only module that imports arq.
+
+arq's own command tells whether it works, for probes; it exits with 0 or 1:
+
+    MILLPOND_REDIS_URL=… arq millpond.worker.background.WorkerSettings --check
 """
 
 import asyncio
@@ -12,69 +16,132 @@ from typing import Any
 import orjson
 import structlog
 from arq import cron
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis, RedisSettings
 from arq.worker import Worker
-from redis.exceptions import RedisError
+from redis.asyncio import Redis, SSLConnection
+from redis.asyncio.connection import parse_url
+from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, TimeoutError
 
-from millpond.errors import Unavailable
+from millpond.errors import Refused
+from millpond.settings import read_settings
 from millpond.store import keys
+from millpond.store.gateway import CONNECT_TIMEOUT_S
 from millpond.store.store import Store
 
 log = structlog.get_logger()
 
+#: When in a minute what is not urgent is done.
+_AT_SECONDS = {0}
 _AGAIN_S = 1.0
+_END_S = 2.0
+_POLL_S = 1.0
+#: Until `--check` misses us. arq writes its key at the first poll after this and lets it lapse a
+#: second later: so with a whole number of polls it would lapse at times while all is well.
+_HEALTH_S = 4.75
+_JOB_MOST_S = 60
 #: A lost call's answer could still come while its worker lives on, paused; not after a day.
 _LOST_AGE_MS = 86_400_000
 _FORGET_MOST = 200
 
+#: The server is away, or not yet the one that takes writes.
+_AWAY = (ConnectionError, TimeoutError, ReadOnlyError, OSError)
 
-async def forget_lost_calls(ctx: dict[str, Any]) -> int:
+
+async def forget_lost_calls(ctx: dict[str, Any]) -> None:
     """Stop expecting answers of calls that were lost more than a day ago."""
     store: Store = ctx["store"]
-    return sum(
-        [
-            await store.forget(org, age_ms=_LOST_AGE_MS, most=_FORGET_MOST)
-            for org in await store.orgs()
-        ]
+    forgotten = 0
+    for org in await store.orgs():
+        forgotten += await store.forget(org, age_ms=_LOST_AGE_MS, most=_FORGET_MOST)
+    log.info("lost_calls_forgotten", calls=forgotten)
+
+
+async def run(queue: Redis, store: Store) -> None:
+    """Run arq until cancelled, again and again if it ends. `queue` is for arq alone."""
+    while True:
+        worker = _worker(queue, store)
+        try:
+            await worker.async_run()
+        except _AWAY as error:
+            log.warning("background_ended", error=str(error), again_in_s=_AGAIN_S)
+        except Exception:
+            # Something in its queue that it cannot live with, perhaps.
+            log.exception("background_broke", again_in_s=_AGAIN_S)
+            with suppress(RedisError, OSError):
+                await queue.delete(worker.queue_name)
+        finally:
+            await _end(worker)
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _end(worker: Worker) -> None:
+    """Its own close() raises while the server is away, before it has ended anything; and it takes
+    the key away that says that other workers of the queue are well."""
+    for job in worker.tasks.values():
+        job.cancel()
+    with suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(_END_S):
+            await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+
+
+def _worker(queue: Redis, store: Store) -> Worker:
+    name = keys.background_queue(store.gateway.partition)
+    return Worker(
+        # A name of the partition's own: arq's keys of a job are the same for all queues.
+        cron_jobs=[cron(forget_lost_calls, name=f"{name}:forget", second=_AT_SECONDS)],
+        queue_name=name,
+        redis_pool=ArqRedis(
+            queue.connection_pool,
+            job_serializer=_write,
+            job_deserializer=orjson.loads,
+            default_queue_name=name,
+        ),
+        job_serializer=_write,
+        job_deserializer=orjson.loads,
+        ctx={"store": store},
+        handle_signals=False,
+        job_timeout=_JOB_MOST_S,
+        keep_result=0,
+        poll_delay=_POLL_S,
+        health_check_interval=_HEALTH_S,
+        log_results=False,
     )
 
 
-async def run_until(stop: asyncio.Event, url: str, store: Store) -> None:
-    """Run arq until told to stop, again and again if it ends."""
-    while not stop.is_set():
-        worker = _worker(url, store)
-        running = asyncio.create_task(worker.async_run(), name="arq")
-        stopping = asyncio.create_task(stop.wait(), name="arq-stop")
-        try:
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            await _end(worker, running)
-        if not stop.is_set():
-            log.warning("background_ended", again_in_s=_AGAIN_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_AGAIN_S):
-                    await stop.wait()
+def _write(job: dict[str, Any]) -> bytes:
+    """arq also writes how a job failed, as an exception, if only to throw it away."""
+    return orjson.dumps(job, default=repr)
 
 
-async def _end(worker: Worker, running: asyncio.Task[None]) -> None:
-    running.cancel()
-    with suppress(asyncio.CancelledError, RedisError, OSError, Unavailable):
-        await running
-    with suppress(RedisError, OSError):
-        await worker.close()
+def __getattr__(name: str) -> dict[str, Any]:
+    """`WorkerSettings`, for `arq --check`: where our workers' queue is.
+
+    There is no function in it, so without --check the command refuses to run: it would be a worker
+    that takes pickles. A server that hangs makes it wait: give the probe a timeout.
+    """
+    if name != "WorkerSettings":
+        raise AttributeError(name)
+    settings = read_settings()
+    url = settings.queue_url or settings.redis_url
+    if url is None:
+        raise Refused("--check needs the worker's MILLPOND_REDIS_URL, or MILLPOND_QUEUE_URL")
+    return {
+        "redis_settings": _redis_settings(url),
+        "queue_name": keys.background_queue(settings.partition),
+    }
 
 
-def _worker(url: str, store: Store) -> Worker:
-    return Worker(
-        functions=[],
-        cron_jobs=[cron(forget_lost_calls, second=0, keep_result=0)],
-        redis_settings=RedisSettings.from_dsn(url),
-        queue_name=keys.background_queue(store.gateway.partition),
-        ctx={"store": store},
-        handle_signals=False,
-        keep_result=0,
-        poll_delay=1.0,
-        job_serializer=orjson.dumps,
-        job_deserializer=orjson.loads,
+def _redis_settings(url: str) -> RedisSettings:
+    """As redis-py reads the address. (arq's from_dsn leaves a password's %-escapes as they are.)"""
+    parts: dict[str, Any] = dict(parse_url(url))
+    return RedisSettings(
+        host=parts.get("host", "localhost"),
+        port=parts.get("port", 6379),
+        unix_socket_path=parts.get("path"),
+        database=parts.get("db", 0),
+        username=parts.get("username"),
+        password=parts.get("password"),
+        ssl=parts.get("connection_class") is SSLConnection,
+        conn_timeout=CONNECT_TIMEOUT_S,
+        conn_retries=1,
     )

@@ -1,4 +1,4 @@
-"""A worker process: owns the pump and arq, side by side.
+"""A worker process: owns the pump and arq, side by side. Or several such processes, kept alive.
 
 The first SIGTERM lets running calls finish within the grace; a second one cuts them.
 """
@@ -6,12 +6,17 @@ The first SIGTERM lets running calls finish within the grace; a second one cuts 
 import asyncio
 import os
 import signal
+import sys
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 
 import structlog
 
 from millpond.clock import monotonic_ms
-from millpond.errors import Refused
+from millpond.embedded import processes
+from millpond.errors import Refused, Unavailable
 from millpond.providers.caller import Caller
 from millpond.providers.http import Http
 from millpond.providers.profile import adapter
@@ -19,24 +24,35 @@ from millpond.settings import Settings
 from millpond.store import keys
 from millpond.store.bell import Bell
 from millpond.store.gateway import Gateway, connect
-from millpond.store.patience import hello_until
+from millpond.store.patience import hello_until, pause
 from millpond.store.store import Store
 from millpond.worker import background
 from millpond.worker.pump import Pump
 
 log = structlog.get_logger()
 
+#: In a hurry the server is told what has ended; if it does not listen, we go all the same.
+_HURRY_S = 5.0
+#: How much later than its grace a process of several may end.
+_STOP_S = 10.0
+_AGAIN_FIRST_S = 0.1
+_AGAIN_MOST_S = 5.0
+#: Each process adds its place and a number to the name.
+_NAME_MOST = 48
+#: Who lived so long did not die of how it was started.
+_STEADY_MS = 60_000
+
 
 async def main(settings: Settings) -> None:
     """Work until told to stop."""
-    if settings.redis_url is None or settings.base_url is None:
-        raise Refused("a worker needs MILLPOND_REDIS_URL and MILLPOND_BASE_URL")
+    redis_url, base_url = _addresses(settings)
     async with (
-        connect(settings.redis_url) as redis,
-        connect(settings.redis_url, blocking=True) as bell_redis,
-        connect(settings.redis_url) as background_redis,
+        connect(redis_url) as redis,
+        connect(redis_url, blocking=True) as bell_redis,
+        connect(redis_url) as background_redis,
+        connect(settings.queue_url or redis_url) as queue,
         Http(
-            settings.base_url,
+            base_url,
             settings.api_key.get_secret_value(),
             timeout_ms=settings.timeout_ms,
             clock=monotonic_ms,
@@ -44,36 +60,140 @@ async def main(settings: Settings) -> None:
     ):
         bell = Bell(bell_redis, keys.worker_bell(settings.partition, settings.pool))
         stop, hurry = asyncio.Event(), asyncio.Event()
-        _obey_signals(stop, hurry, bell)
         store = Store(Gateway(redis, settings.partition))
         pump = Pump(
             store,
             Caller(adapter(settings.provider), http, store.common),
             bell,
-            worker=settings.worker or f"{os.getpid()}-{uuid.uuid4().hex[:8]}",
+            worker=settings.worker or _made_up_name(),
             pool=settings.pool,
             slots=settings.slots,
             lease_ms=settings.lease_ms,
         )
-        await hello_until(stop, store, ephemeral=settings.ephemeral)
-        log.info("worker_started", pool=settings.pool, slots=settings.slots)
-        side_store = Store(Gateway(background_redis, settings.partition))
-        async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(bell.listen_until(stop), name="bell")
-            tasks.create_task(
-                background.run_until(stop, settings.redis_url, side_store), name="background"
-            )
-            await pump.run_until(stop, hurry=hurry, grace_ms=settings.grace_ms)
-            listening.cancel()  # it may wait at the server for another second
+        end = asyncio.timeout(None)
+
+        def obey() -> None:
+            if stop.is_set() and not hurry.is_set():
+                hurry.set()
+                end.reschedule(asyncio.get_running_loop().time() + _HURRY_S)
+            stop.set()
+            log.info("worker_stopping", hurry=hurry.is_set())
+            bell.ring()
+
+        try:
+            async with end:
+                _obey_signals(obey)
+                await hello_until(stop, store, ephemeral=settings.ephemeral)
+                loop = type(asyncio.get_running_loop()).__module__
+                log.info("worker_started", pool=settings.pool, slots=settings.slots, loop=loop)
+                side_store = Store(Gateway(background_redis, settings.partition))
+                async with asyncio.TaskGroup() as tasks:
+                    beside = [
+                        tasks.create_task(bell.listen_until(stop), name="bell"),
+                        tasks.create_task(background.run(queue, side_store), name="background"),
+                    ]
+                    await pump.run_until(stop, hurry=hurry, grace_ms=settings.grace_ms)
+                    for task in beside:
+                        task.cancel()
+        except TimeoutError:
+            log.warning("server_did_not_listen")
 
 
-def _obey_signals(stop: asyncio.Event, hurry: asyncio.Event, bell: Bell) -> None:
+async def keep(settings: Settings, processes_wanted: int) -> None:
+    """Keep several workers running, each a process of its own, until told to stop."""
+    redis_url, _ = _addresses(settings)
+    if len(settings.worker) > _NAME_MOST:
+        raise Refused(f"MILLPOND_WORKER: at most {_NAME_MOST} characters for several processes")
+    stop = asyncio.Event()
+    name = settings.worker or _made_up_name()
+    places = [Place(f"{name}-{place}", settings) for place in range(processes_wanted)]
+
     def obey() -> None:
         if stop.is_set():
-            hurry.set()
+            for place in places:
+                place.hurry()
         stop.set()
-        bell.ring()
 
+    async with connect(redis_url) as redis:
+        store = Store(Gateway(redis, settings.partition))
+        _obey_signals(obey)
+        await hello_until(stop, store, ephemeral=settings.ephemeral)
+        async with asyncio.TaskGroup() as tasks:
+            for place in places:
+                tasks.create_task(place.keep_until(stop, store), name="keep")
+            await stop.wait()
+            for place in places:
+                tasks.create_task(place.stop(), name="stop")
+
+
+class Place:
+    """One of several workers: whoever works here is followed by another one if it dies.
+
+    Nothing that happens to one is told to the others; it dies with us (Linux).
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._name = name
+        self._grace_s = settings.grace_ms / 1_000 + _STOP_S
+        self._command = [sys.executable, "-m", "millpond", "worker", "--processes", "1"]
+        if settings.ephemeral:
+            self._command.append("--ephemeral")
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def keep_until(self, stop: asyncio.Event, store: Store) -> None:
+        """Start it, and again whenever it ends, later and later, until told to stop."""
+        again_s = _AGAIN_FIRST_S
+        for number in count():
+            name = f"{self._name}-{number}"
+            began_ms = monotonic_ms()
+            code = await self._run(name, stop)
+            if stop.is_set():
+                return
+            log.warning("worker_died", worker=name, code=code)
+            with suppress(Unavailable):  # else its lease ends
+                await store.leave(name)
+            if monotonic_ms() - began_ms > _STEADY_MS:
+                again_s = _AGAIN_FIRST_S
+            await pause(stop, again_s)
+            again_s = min(_AGAIN_MOST_S, again_s * 2)
+            if stop.is_set():
+                return
+
+    async def _run(self, name: str, stop: asyncio.Event) -> int | None:
+        """From its start to its end: the exit code, None if there was no room to start it."""
+        try:
+            self._process = await processes.start(
+                self._command, env={**os.environ, "MILLPOND_WORKER": name}
+            )
+        except OSError as error:
+            log.warning("worker_not_started", worker=name, error=str(error))
+            return None
+        if stop.is_set():
+            await self.stop()
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Nothing new is claimed; calls finish within the grace."""
+        if self._process is not None:
+            await processes.stop(self._process, grace_s=self._grace_s)
+
+    def hurry(self) -> None:
+        """Tell it again to end: running calls need not finish."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
+
+def _addresses(settings: Settings) -> tuple[str, str]:
+    if settings.redis_url is None or settings.base_url is None:
+        raise Refused("a worker needs MILLPOND_REDIS_URL and MILLPOND_BASE_URL")
+    return settings.redis_url, settings.base_url
+
+
+def _made_up_name() -> str:
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _obey_signals(obey: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, obey)

@@ -320,14 +320,30 @@ def demo(
 
 
 @app.command()
-def worker(ephemeral: Ephemeral = False) -> None:
+def worker(
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            envvar="MILLPOND_PROCESSES",
+            help="So many, each with MILLPOND_SLOTS calls; one that dies is started again.",
+        ),
+    ] = 1,
+    ephemeral: Ephemeral = False,
+) -> None:
     """Claim released calls, make them and settle them, until told to stop.
 
-    Reads MILLPOND_REDIS_URL, MILLPOND_BASE_URL, MILLPOND_API_KEY and MILLPOND_SLOTS.
+    Reads MILLPOND_REDIS_URL, MILLPOND_BASE_URL, MILLPOND_API_KEY, MILLPOND_SLOTS and
+    MILLPOND_QUEUE_URL. At SIGTERM calls may finish for MILLPOND_GRACE_MS; a second one cuts them.
     """
+    from millpond.worker.supervisor import keep
     from millpond.worker.supervisor import main as supervise
 
-    do(supervise, fast=True, ephemeral=ephemeral)
+    if processes > 1:
+        do(lambda settings: keep(settings, processes), ephemeral=ephemeral)
+    else:
+        do(supervise, fast=True, ephemeral=ephemeral)
 
 
 @app.command()

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     worker: str = Field(
         "", pattern=r"^[0-9a-z.-]{0,64}$", description="Worker: its name; none: it makes one up."
     )
+    processes: int = Field(1, ge=1, le=64, description="Worker: how many processes.")
+    queue_url: str | None = Field(
+        None,
+        pattern="^(redis|rediss|unix)://",
+        description="Worker: where arq keeps its own; nothing of it need last. none: REDIS_URL's.",
+    )
     pool: str = Field("http", description="Worker: which ready list it claims from.")
     slots: int = Field(200, ge=1, le=10_000, description="Worker: calls in flight at once.")
     provider: Literal["cohere", "openai", "local"] = Field(

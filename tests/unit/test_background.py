@@ -1,0 +1,154 @@
+"""arq beside the pump: what its own command is told, and that its end is not ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+from arq.worker import Worker, get_kwargs
+from redis.asyncio import Redis
+
+from millpond.errors import Refused
+from millpond.store.gateway import Gateway, connect
+from millpond.store.store import Store
+from millpond.worker import background
+
+Patch = pytest.MonkeyPatch
+
+
+def told(patch: Patch, **settings: str) -> dict[str, Any]:
+    """What `arq millpond.worker.background.WorkerSettings` is told under some settings."""
+    for name, value in settings.items():
+        patch.setenv(f"MILLPOND_{name}", value)
+    found: dict[str, Any] = get_kwargs(background.WorkerSettings)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://there", {"host": "there", "port": 6379, "database": 0, "ssl": False}),
+        ("rediss://a:p%40ss@there:1/2", {"username": "a", "password": "p@ss", "ssl": True}),
+        ("rediss://there:1/2", {"host": "there", "port": 1, "database": 2}),
+        ("unix:///tmp/s?db=3", {"unix_socket_path": "/tmp/s", "database": 3, "ssl": False}),
+    ],
+)
+def test_arqs_command_finds_the_server_as_we_do(
+    monkeypatch: Patch, url: str, expected: dict[str, Any]
+) -> None:
+    server = told(monkeypatch, REDIS_URL=url)["redis_settings"]
+
+    assert {name: getattr(server, name) for name in expected} == expected
+
+
+def test_it_is_told_the_queue_of_the_partition_and_where_the_queue_is(monkeypatch: Patch) -> None:
+    here = told(monkeypatch, REDIS_URL="redis://x", QUEUE_URL="redis://y", PARTITION="7")
+
+    assert here["queue_name"] == "mp:7:arq"
+    assert here["redis_settings"].host == "y"
+
+
+def test_it_is_told_of_no_function_so_it_can_run_no_worker(monkeypatch: Patch) -> None:
+    here = told(monkeypatch, REDIS_URL="redis://x")
+
+    assert set(here) == {"redis_settings", "queue_name"}
+    with pytest.raises(RuntimeError, match="at least one function"):
+        Worker(**here)
+
+
+def test_without_an_address_it_is_refused(monkeypatch: Patch) -> None:
+    with pytest.raises(Refused, match="MILLPOND_QUEUE_URL"):
+        told(monkeypatch)
+
+
+def test_an_attribute_that_is_not_there_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="Workers"):
+        _ = background.Workers
+
+
+@asynccontextmanager
+async def running(redis: Redis, *, partition: str = "t") -> AsyncIterator[list[str]]:
+    """arq runs as long as the block; what it has logged. It has ended with the block."""
+    events: list[str] = []
+
+    def note(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+        events.append(event["event"])
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[note])
+    task = asyncio.create_task(background.run(redis, Store(Gateway(redis, partition))))
+    try:
+        async with asyncio.timeout(20):
+            yield events
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_arq_is_begun_again_as_long_as_its_server_is_away(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(background, "_AGAIN_S", 0.01)
+    async with connect("unix:///nowhere/s") as redis, running(redis) as events:
+        while len(events) < 3:  # noqa: ASYNC110 (it is the log that is looked at)
+            await asyncio.sleep(0.01)
+
+    assert set(events) == {"background_ended"}
+
+
+async def test_what_arq_cannot_live_with_in_its_queue_is_thrown_away(
+    monkeypatch: Patch, redis: Redis
+) -> None:
+    monkeypatch.setattr(background, "_AGAIN_S", 0.01)
+    await redis.set("mp:t:arq", "no queue")
+
+    async with running(redis) as events:
+        while not await redis.exists("mp:t:arq:health-check"):  # noqa: ASYNC110 (so is the server)
+            await asyncio.sleep(0.01)
+
+    assert events == ["background_broke"]
+    assert await redis.get("mp:t:arq") is None
+
+
+async def test_one_that_ends_leaves_the_sign_that_others_of_the_queue_are_well(
+    redis: Redis,
+) -> None:
+    async with running(redis):
+        while not await redis.exists("mp:t:arq:health-check"):  # noqa: ASYNC110 (so is the server)
+            await asyncio.sleep(0.01)
+
+    assert await redis.exists("mp:t:arq:health-check")
+
+
+async def test_two_partitions_of_a_server_run_what_is_due_each(
+    monkeypatch: Patch, redis: Redis
+) -> None:
+    ran: set[str] = set()
+
+    async def note(ctx: dict[str, Any]) -> None:
+        ran.add(ctx["store"].gateway.partition)
+
+    monkeypatch.setattr(background, "_AT_SECONDS", set(range(60)))
+    monkeypatch.setattr(background, "forget_lost_calls", note)
+    async with running(redis), running(redis, partition="u"):
+        while ran != {"t", "u"}:  # noqa: ASYNC110 (so is what ran)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_job_in_progress_is_ended_with_arq(monkeypatch: Patch, redis: Redis) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(ctx: dict[str, Any]) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(background, "_AT_SECONDS", set(range(60)))
+    monkeypatch.setattr(background, "forget_lost_calls", endless)
+    async with running(redis):
+        await begun.wait()
+
+    assert ended.is_set()
