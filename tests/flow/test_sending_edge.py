@@ -39,6 +39,10 @@ LARGE = bytes(4_000_000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 EMBEDDED = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"embeddings":[[1]]}'
 ENDED = NotSent("the lease has ended", unreachable=False)
+AT_ONCE = NotSent(
+    "no connection: the server ended the connection, or spoke, before it was asked",
+    unreachable=True,
+)
 _READ_BYTES = 65_536
 _SEND_AND_HANG = """
 import asyncio, sys
@@ -463,7 +467,25 @@ async def test_a_server_that_closes_each_connection_at_once_is_sent_nothing(
         async with http_to(f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
             outcome = await client.post("/", b"{}", attempt="1", may_begin=lapsed)
 
-    assert outcome == NotSent("the server has closed the connection", unreachable=True)
+    assert outcome == AT_ONCE
+
+
+async def test_an_answer_that_comes_before_the_question_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def until_it_has_spoken(*to: Any) -> None:
+        await connect(*to)
+        (await peer.accept()).send(OK)
+
+    monkeypatch.setattr(loop, "sock_connect", until_it_has_spoken)
+    with Peer() as peer:
+        async with http_to(peer.url) as client:
+            outcome = await client.post("/", b"{}", attempt="1", may_begin=lapsed)
+
+    assert outcome == AT_ONCE
 
 
 async def test_tls_that_breaks_after_the_request_is_no_proof_that_nothing_was_sent(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -34,6 +34,7 @@ _CONNECT_MOST_S = 10.0
 _REST_MOST_S = 4.0
 #: Codings in which a body is no text. (Some servers name a charset there, which does no harm.)
 _PACKED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
+_EARLY = "the server ended the connection, or spoke, before it was asked"
 #: On, for 0 s: what has not gone out when a socket is closed is dropped, and the peer is told so.
 _NO_LINGERING = struct.pack("ii", 1, 0)
 #: The peer has closed its side, or all. (Not every system tells the first of them apart.)
@@ -136,7 +137,7 @@ class Http:
                 read = await _read(response.content)
                 reached("http.body.read")
                 if request.began_ms is None:
-                    return NotSent("the server spoke before it was asked", unreachable=True)
+                    return NotSent(_EARLY, unreachable=True)
                 if read is None:
                     return NoAnswer(f"the reply is larger than {BODY_MOST_BYTES:,} bytes")
                 request.answered = True
@@ -186,15 +187,19 @@ class _Request(Payload):
         From the question to the first byte nothing is awaited that could let others run.
         """
         assert isinstance(writer, StreamWriter)
-        assert isinstance(writer.protocol, ResponseHandler)
-        self._transport = writer.transport
-        if self._transport is not None:
-            # No byte is kept back for later (as uvloop once did), and `drain` is over when the
-            # system has the last one.
-            self._transport.set_write_buffer_limits(high=0)
-        self.held = self._hindrance(writer.protocol)
-        if self.held is not None:
-            raise _Held
+        connection = writer.protocol
+        assert isinstance(connection, ResponseHandler)
+        used_before = connection in self._used
+        if not _is_fit(connection, used_before=used_before):
+            self._hold(_EARLY, unreachable=not used_before)
+        assert connection.transport is not None
+        # No byte is kept back for later (as uvloop once did), and `drain` is over when the system
+        # has the last one.
+        connection.transport.set_write_buffer_limits(high=0)
+        if not self._may_begin():
+            self._hold("the lease has ended", unreachable=False)
+        self._transport = connection.transport
+        self._used.add(connection)
         self.began_ms = self._clock()
         await writer.write(self._value)
         await writer.drain()
@@ -205,14 +210,10 @@ class _Request(Payload):
         if self._transport is not None and not (self._written and self.answered):
             self._transport.abort()
 
-    def _hindrance(self, connection: ResponseHandler) -> NotSent | None:
-        used_before = connection in self._used
-        self._used.add(connection)
-        if not _is_fit(connection, used_before=used_before):
-            return NotSent("the server has closed the connection", unreachable=not used_before)
-        if not self._may_begin():
-            return NotSent("the lease has ended", unreachable=False)
-        return None
+    def _hold(self, reason: str, *, unreachable: bool) -> NoReturn:
+        """Nothing is written; aiohttp closes the connection."""
+        self.held = NotSent(reason, unreachable=unreachable)
+        raise _Held
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._value.decode(encoding, errors)
@@ -222,7 +223,7 @@ class _Request(Payload):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives out a connection that was used before only if it can still be used."""
+    """Gives out no connection that has ended or that has something to say before it is asked."""
 
     def __init__(self, used: WeakSet[ResponseHandler], **more: Any) -> None:
         super().__init__(**more)
@@ -238,21 +239,28 @@ class _Connector(aiohttp.TCPConnector):
             made = await super().connect(req, traces, timeout)
             protocol = made.protocol
             assert protocol is not None
-            if protocol not in self._used or _is_fit(protocol, used_before=True):
+            used_before = protocol in self._used
+            if _is_fit(protocol, used_before=used_before):
                 return made
             made.close()
+            if not used_before:
+                raise _EndedAtOnce(_EARLY)
 
 
 class _Held(Exception):
-    """The request was kept back; aiohttp closes its connection."""
+    """The request was kept back."""
+
+
+class _EndedAtOnce(aiohttp.ClientConnectionError):
+    """A new connection was of no use."""
 
 
 def _is_fit(connection: ResponseHandler, *, used_before: bool) -> bool:
     """Whether a connection can take a request: as far as this side can know.
 
-    aiohttp sees an end only when the loop comes to read it, so the system is asked. On a connection
-    that was used and rested, bytes are as bad: an answer that nobody asked for, or the goodbye of
-    TLS. (On a new one with TLS they are session tickets.)
+    aiohttp sees an end only when the loop comes to read it, so the system is asked. Bytes are as
+    bad: an answer that nobody asked for, or the goodbye of TLS. (On a new connection with TLS they
+    are session tickets.)
     """
     transport = connection.transport
     if transport is None or transport.is_closing() or connection.should_close:
@@ -260,7 +268,8 @@ def _is_fit(connection: ResponseHandler, *, used_before: bool) -> bool:
     pending = select.poll()
     pending.register(transport.get_extra_info("socket").fileno(), select.POLLIN | _GONE)
     events = sum(event for _, event in pending.poll(0))
-    return not events & (_GONE | select.POLLIN if used_before else _GONE)
+    tickets = not used_before and transport.get_extra_info("sslcontext") is not None
+    return not events & (_GONE if tickets else _GONE | select.POLLIN)
 
 
 def _why(error: Exception) -> str:
@@ -270,6 +279,7 @@ def _why(error: Exception) -> str:
         aiohttp.ConnectionTimeoutError,
         aiohttp.InvalidURL,
         ssl.SSLError,
+        _EndedAtOnce,
     )
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy replied {error.status}"
