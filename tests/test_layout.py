@@ -13,6 +13,7 @@ PACKAGE = ROOT / "src" / "millpond"
 #: From the top down. A module may import its own part and any layer below, nothing beside or above.
 LAYERS: list[set[str]] = [
     {"cli"},
+    {"cli_jobs"},
     {"cli_operate"},
     {"cli_values", "cli_do"},
     {"run", "operate"},

@@ -101,7 +101,7 @@ class Pump:
             sent = await self._provider.send(call, may_begin)
         except asyncio.CancelledError:
             sent = Sent(Stopped() if begun else NotSent("cut before it began", unreachable=False))
-        except Exception:
+        except BaseException:  # whatever it is, it is about this call and ends with it
             log.exception("call_broke", call=call.id)
             sent = Sent(NoAnswer("the worker could not make sense of the call"))
         self._end(call, sent)

@@ -14,6 +14,7 @@ import typer
 from millpond import __version__
 from millpond import cli_values as values
 from millpond.cli_do import do
+from millpond.cli_jobs import app as job_operators
 from millpond.cli_operate import app as operators
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(simulator, name="simulator")
 app.add_typer(local_model, name="local-model")
 app.add_typer(operators)
+app.add_typer(job_operators)
 
 
 class Format(StrEnum):
@@ -334,8 +336,9 @@ def worker(
 ) -> None:
     """Claim released calls, make them and settle them, until told to stop.
 
-    Reads MILLPOND_REDIS_URL, MILLPOND_BASE_URL, MILLPOND_API_KEY, MILLPOND_SLOTS and
-    MILLPOND_QUEUE_URL. At SIGTERM calls may finish for MILLPOND_GRACE_MS; a second one cuts them.
+    Reads MILLPOND_REDIS_URL, MILLPOND_BASE_URL, MILLPOND_API_KEY (or MILLPOND_MASTER_KEY, which
+    opens the orgs' own keys), MILLPOND_SLOTS and MILLPOND_QUEUE_URL. At SIGTERM calls may finish
+    for MILLPOND_GRACE_MS; a second one cuts them.
     """
     from millpond.worker.supervisor import keep
     from millpond.worker.supervisor import main as supervise

@@ -58,7 +58,7 @@ Why = Annotated[str, typer.Option(help="For the ledger.")]
 HERE = Path(".millpond")
 
 
-def _asked(settings: Settings, data_dir: Path, as_json: bool) -> "Asked":
+def asked(settings: Settings, data_dir: Path, as_json: bool) -> "Asked":
     from millpond.operate.commands import Asked
 
     return Asked(data_dir, as_json, settings)
@@ -78,7 +78,7 @@ def explain(
     """Say why something waits, what is before it, and when it will be answered."""
     from millpond.operate import commands
 
-    raise typer.Exit(do(lambda it: commands.explain(_asked(it, data_dir, as_json), name)))
+    raise typer.Exit(do(lambda it: commands.explain(asked(it, data_dir, as_json), name)))
 
 
 @app.command()
@@ -89,7 +89,7 @@ def events(
     from millpond.operate import commands
 
     raise typer.Exit(
-        do(lambda it: commands.show_events(_asked(it, data_dir, as_json), org, most=most))
+        do(lambda it: commands.show_events(asked(it, data_dir, as_json), org, most=most))
     )
 
 
@@ -101,7 +101,7 @@ def audit(
     from millpond.operate import commands
 
     raise typer.Exit(
-        do(lambda it: commands.show_audit(_asked(it, data_dir, as_json), org, most=most))
+        do(lambda it: commands.show_audit(asked(it, data_dir, as_json), org, most=most))
     )
 
 
@@ -110,7 +110,7 @@ def quota_show(org: Org = None, data_dir: DataDir = HERE, as_json: AsJson = Fals
     """Show what an org has used of its quota, and what is left."""
     from millpond.operate import commands
 
-    raise typer.Exit(do(lambda it: commands.show_quota(_asked(it, data_dir, as_json), org)))
+    raise typer.Exit(do(lambda it: commands.show_quota(asked(it, data_dir, as_json), org)))
 
 
 @quota.command("ledger")
@@ -130,9 +130,9 @@ def quota_ledger(
     from millpond.operate import commands
 
     if verify:
-        raise typer.Exit(do(lambda it: commands.verify_ledger(_asked(it, data_dir, as_json), org)))
+        raise typer.Exit(do(lambda it: commands.verify_ledger(asked(it, data_dir, as_json), org)))
     raise typer.Exit(
-        do(lambda it: commands.show_ledger(_asked(it, data_dir, as_json), org, most=most))
+        do(lambda it: commands.show_ledger(asked(it, data_dir, as_json), org, most=most))
     )
 
 
@@ -141,7 +141,7 @@ def quota_unknown(org: Org = None, data_dir: DataDir = HERE, as_json: AsJson = F
     """List calls of unknown outcome, with the characters that are kept for each."""
     from millpond.operate import commands
 
-    raise typer.Exit(do(lambda it: commands.show_unknown(_asked(it, data_dir, as_json), org)))
+    raise typer.Exit(do(lambda it: commands.show_unknown(asked(it, data_dir, as_json), org)))
 
 
 @quota.command("settle")
@@ -173,7 +173,7 @@ def quota_settle(
         )
     else:
         one = commands.Adjustment("call", characters, why, call)
-    raise typer.Exit(do(lambda it: commands.adjust(_asked(it, data_dir, as_json), org, one)))
+    raise typer.Exit(do(lambda it: commands.adjust(asked(it, data_dir, as_json), org, one)))
 
 
 @quota.command("enter")
@@ -191,7 +191,7 @@ def quota_enter(
 
     _must_tell("--why", why)
     one = commands.Adjustment("add", characters, why)
-    raise typer.Exit(do(lambda it: commands.adjust(_asked(it, data_dir, as_json), org, one)))
+    raise typer.Exit(do(lambda it: commands.adjust(asked(it, data_dir, as_json), org, one)))
 
 
 @org.command("set")
@@ -235,7 +235,7 @@ def org_set(
         weights=_weights(weight or []),
         reserve=None if reserve is None else reserve.value,
     )
-    raise typer.Exit(do(lambda it: commands.set_org(_asked(it, data_dir, as_json), org, wanted)))
+    raise typer.Exit(do(lambda it: commands.set_org(asked(it, data_dir, as_json), org, wanted)))
 
 
 @lane.command("set")
@@ -283,7 +283,7 @@ def lane_set(
         paced=paced,
         service_time=service_time,
     )
-    raise typer.Exit(do(lambda it: commands.set_lane(_asked(it, data_dir, as_json), name, wanted)))
+    raise typer.Exit(do(lambda it: commands.set_lane(asked(it, data_dir, as_json), name, wanted)))
 
 
 @flow.command("set")
@@ -305,7 +305,7 @@ def flow_set(
     raise typer.Exit(
         do(
             lambda it: commands.set_flow(
-                _asked(it, data_dir, as_json), name, weight=weight, paused=pause
+                asked(it, data_dir, as_json), name, weight=weight, paused=pause
             )
         )
     )
@@ -332,7 +332,7 @@ def key_set(
             param_hint="KEY",
         )
     secret = values.new_key()
-    raise typer.Exit(do(lambda it: keys.set_key(_asked(it, data_dir, as_json), org, secret)))
+    raise typer.Exit(do(lambda it: keys.set_key(asked(it, data_dir, as_json), org, secret)))
 
 
 @key.command("remove")
@@ -340,7 +340,7 @@ def key_remove(org: OrgOption = None, data_dir: DataDir = HERE, as_json: AsJson 
     """Take an org's key away: its calls stand still until another is set."""
     from millpond.operate import keys
 
-    raise typer.Exit(do(lambda it: keys.remove_key(_asked(it, data_dir, as_json), org)))
+    raise typer.Exit(do(lambda it: keys.remove_key(asked(it, data_dir, as_json), org)))
 
 
 @key.command("list")
@@ -348,7 +348,7 @@ def key_list(data_dir: DataDir = HERE, as_json: AsJson = False) -> None:
     """List the orgs that have a key: its fingerprint, its master key, since when."""
     from millpond.operate import keys
 
-    raise typer.Exit(do(lambda it: keys.list_keys(_asked(it, data_dir, as_json))))
+    raise typer.Exit(do(lambda it: keys.list_keys(asked(it, data_dir, as_json))))
 
 
 @key.command("rotate")
@@ -356,7 +356,7 @@ def key_rotate(data_dir: DataDir = HERE, as_json: AsJson = False) -> None:
     """Encrypt every key with the newest master key; exit 1 if one cannot be opened."""
     from millpond.operate import keys
 
-    raise typer.Exit(do(lambda it: keys.rotate_keys(_asked(it, data_dir, as_json))))
+    raise typer.Exit(do(lambda it: keys.rotate_keys(asked(it, data_dir, as_json))))
 
 
 @models.callback(invoke_without_command=True)
@@ -381,7 +381,7 @@ def models_list(
     raise typer.Exit(
         do(
             lambda it: models.list_models(
-                _asked(it, data_dir, as_json),
+                asked(it, data_dir, as_json),
                 provider,
                 None if mode is None else mode.value,
                 org,
@@ -408,7 +408,7 @@ def models_add(
     _must_name("NAME", name)
     _must_name("--base", base)
     raise typer.Exit(
-        do(lambda it: models.add_model(_asked(it, data_dir, as_json), org, name, base, provider))
+        do(lambda it: models.add_model(asked(it, data_dir, as_json), org, name, base, provider))
     )
 
 
@@ -419,7 +419,7 @@ def models_remove(
     """A fine-tuned model is the org's no more."""
     from millpond.operate import models
 
-    raise typer.Exit(do(lambda it: models.remove_model(_asked(it, data_dir, as_json), org, name)))
+    raise typer.Exit(do(lambda it: models.remove_model(asked(it, data_dir, as_json), org, name)))
 
 
 def _must_name(option: str, text: str) -> None:

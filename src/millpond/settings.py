@@ -42,6 +42,9 @@ class Settings(BaseSettings):
         pattern="^(redis|rediss|unix)://",
         description="Worker: where arq keeps its own; nothing of it need last. none: REDIS_URL's.",
     )
+    at_work: Path | None = Field(
+        None, description="Worker: file that says which call it is at work on, whatever happens."
+    )
     pool: str = Field("http", description="Worker: which ready list it claims from.")
     slots: int = Field(200, ge=1, le=10_000, description="Worker: calls in flight at once.")
     provider: Literal["cohere", "openai", "local"] = Field(

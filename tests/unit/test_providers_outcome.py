@@ -1,5 +1,8 @@
 """The table that tells statuses apart, and the time that a provider asks us to wait."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from millpond.providers.outcome import (
@@ -38,6 +41,32 @@ def test_each_status_is_what_the_table_says(
             case _:
                 assert isinstance(outcome, type), status
                 assert isinstance(judged, outcome), status
+
+
+def test_the_page_for_people_says_the_same_of_every_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "outcomes.md").read_text()
+    told: dict[int, tuple[str, str]] = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and re.fullmatch(r"[0-9, -]+", cells[0]) and cells[0] != "---":
+            for status in _statuses(cells[0]):
+                assert status not in told, status
+                told[status] = (cells[1], cells[4])
+
+    assert sorted(told) == [status for status in range(100, 600) if not 200 <= status < 300]
+    for status, (outcome, charge) in told.items():
+        judged = judge(status, "why", None)
+        assert type(judged).__name__ == outcome, status
+        if isinstance(judged, Unwell):
+            assert judged.charged == (charge == "unknown"), status
+
+
+def _statuses(text: str) -> list[int]:
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def test_what_people_are_told_of_is_kept() -> None:

@@ -69,7 +69,10 @@ def ended(job: str, code: str, message: str, status: int | None, **more: Any) ->
 
 
 AGAIN = JobEnd("f.1", "retry", used=0)
-AGAIN_LATER = JobEnd("f.1", "retry", failed=True, delay_ms=1_000)
+
+
+def again_later(body: bytes, **more: Any) -> JobEnd:
+    return JobEnd("f.1", "retry", failed=True, delay_ms=1_000, body=body, **more)
 
 
 def test_an_answer_ends_the_job_and_charges_what_was_used() -> None:
@@ -132,7 +135,7 @@ def test_trouble_at_the_provider_is_tried_again_while_attempts_are_left(
     charged: bool, used: int | None
 ) -> None:
     outcome = Unwell("oops", 500, charged=charged)
-    again = replace(AGAIN_LATER, used=used)
+    again = again_later(error("provider_error", "oops", 500), used=used)
 
     def last(delay_ms: int) -> JobEnd:
         more: dict[str, Any] = {"failed": True, "delay_ms": delay_ms, "used": used}
@@ -145,10 +148,11 @@ def test_trouble_at_the_provider_is_tried_again_while_attempts_are_left(
 
 
 def test_without_an_answer_the_charge_is_unknown_and_the_job_tried_again() -> None:
-    assert verdict(NoAnswer("torn")) == settled(None, AGAIN_LATER, trouble=True)
+    again = again_later(error("no_answer", "torn", None), unknown=True)
+    assert verdict(NoAnswer("torn")) == settled(None, again, trouble=True)
     assert verdict(NoAnswer("torn"), claimed(1, attempts=2)) == settled(
         None,
-        ended("f.1", "no_answer", "torn", None, failed=True, delay_ms=2_000),
+        ended("f.1", "no_answer", "torn", None, failed=True, delay_ms=2_000, unknown=True),
         trouble=True,
     )
 
@@ -168,13 +172,15 @@ def test_jobs_of_a_pack_fail_each_by_its_own_count() -> None:
 def test_without_headers_the_call_may_be_counted_a_while_after_it_was_given_up() -> None:
     gone = verdict(NoAnswer("timeout"), headers_ms=None)
 
-    assert gone == settled(None, AGAIN_LATER, trouble=True, counted_by_ms=ENDED_MS + LOST_GRACE_MS)
+    again = again_later(error("no_answer", "timeout", None), unknown=True)
+    assert gone == settled(None, again, trouble=True, counted_by_ms=ENDED_MS + LOST_GRACE_MS)
 
 
 def test_a_call_that_we_cut_ourselves_burns_no_attempt_and_its_charge_is_unknown() -> None:
     cut = verdict(Stopped(), claimed(0, attempts=1), headers_ms=None)
 
-    assert cut == settled(None, JobEnd("f.1", "retry"), counted_by_ms=ENDED_MS + LOST_GRACE_MS)
+    again = JobEnd("f.1", "retry", unknown=True)
+    assert cut == settled(None, again, counted_by_ms=ENDED_MS + LOST_GRACE_MS)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ says so beforehand, in a page of memory that a file keeps when the process is go
 """
 
 import mmap
-import os
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +60,5 @@ def seen_at_work(path: Path) -> tuple[str, int] | None:
 
 
 def forget(path: Path) -> None:
-    """The worker is gone, and what it was at work on is known."""
-    if path.exists():
-        os.unlink(path)
+    """The worker is gone and what it was at work on is known: none of that is the next one's."""
+    path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from millpond.domain.call import Claimed
 from millpond.domain.request import Ask, Common, read_ask, read_common
 from millpond.errors import Unavailable
 from millpond.providers.adapter import Adapter, Reply
+from millpond.providers.at_work import AtWork
 from millpond.providers.http import Http, Posted
 from millpond.providers.outcome import NoAnswer, NotSent, Outcome
 
@@ -30,7 +31,8 @@ class Sent:
 
 class Caller:
     """Makes the calls of one provider account. `common_of` finds what a flow's jobs share, `key_of`
-    an org's own key; without one its calls are made with the key of `http`."""
+    an org's own key; without one its calls are made with the key of `http`. `at_work` is told what
+    we are at work on, should that be the end of us."""
 
     def __init__(
         self,
@@ -39,11 +41,13 @@ class Caller:
         common_of: Callable[[str], Awaitable[bytes | None]],
         *,
         key_of: Callable[[str], Awaitable[str | None]] | None = None,
+        at_work: AtWork | None = None,
     ) -> None:
         self._adapter = adapter
         self._http = http
         self._common_of = common_of
         self._key_of = key_of
+        self._at_work = at_work or AtWork(None)
         self._remembered: dict[str, Common] = {}
 
     async def send(self, call: Claimed, may_begin: Callable[[], bool] = lambda: True) -> Sent:
@@ -55,20 +59,22 @@ class Caller:
             return Sent(NotSent(str(error), unreachable=False))
         if common is None:
             return Sent(NotSent("its flow has gone", unreachable=False))
-        asks = [read_ask(job.payload) for job in call.jobs]
-        wire = self._adapter.wire(common, asks)
+        with self._at_work.on(call.id):
+            asks = [read_ask(job.payload) for job in call.jobs]
+            wire = self._adapter.wire(common, asks)
         posted = await self._http.post(
             wire.path, wire.body, attempt=call.id, may_begin=may_begin, key=key
         )
         match posted:
             case Posted(reply, headers_ms):
-                return Sent(
-                    self._read(common, asks, reply),
-                    headers_ms,
-                    told=self._adapter.told(reply),
-                    said=self._adapter.said(reply),
-                    credit_ms=_credit_ms(posted, self._adapter.service_ms(reply)),
-                )
+                with self._at_work.on(call.id):
+                    return Sent(
+                        self._read(common, asks, reply),
+                        headers_ms,
+                        told=self._adapter.told(reply),
+                        said=self._adapter.said(reply),
+                        credit_ms=_credit_ms(posted, self._adapter.service_ms(reply)),
+                    )
             case failed:
                 return Sent(failed)
 

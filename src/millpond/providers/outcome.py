@@ -1,5 +1,7 @@
 """What can come of one call: a closed set, and the table that tells statuses apart.
 
+(The same as a page for people, with what follows for the jobs: docs/outcomes.md.)
+
 | reply | is | burns an attempt | charge |
 |---|---|---|---|
 | 2xx that can be read | Answered | | what it used |

@@ -26,20 +26,28 @@ log = structlog.get_logger()
 DEATHS_MOST = 10
 _AGAIN_FIRST_S = 0.1
 _AGAIN_MOST_S = 5.0
+_STUCK_LOOK_S = 1.0
 #: For a child that came up while we were stopping already.
 _LATE_STOP_S = 5.0
 
 Start = Callable[[int], Awaitable[asyncio.subprocess.Process]]
 Died = Callable[[int], Awaitable[None]]
+Stuck = Callable[[], bool]
 
 
 class Child:
-    """One place in the family: a program that is kept running."""
+    """One place in the family: a program that is kept running.
 
-    def __init__(self, name: str, start: Start, died: Died | None = None) -> None:
+    `died` is told which start of it has died, `stuck` says whether it hangs.
+    """
+
+    def __init__(
+        self, name: str, start: Start, died: Died | None = None, stuck: Stuck | None = None
+    ) -> None:
         self.name = name
         self._start = start
         self._died = died
+        self._stuck = stuck
         self._process: asyncio.subprocess.Process | None = None
         self.starts = 0
 
@@ -50,7 +58,7 @@ class Child:
     async def keep(self, stopping: asyncio.Event, deaths: "Deaths") -> None:
         """Start it again whenever it dies, until we are stopping or there were too many deaths."""
         while self._process is not None:
-            code = await self._process.wait()
+            code = await self._ends(self._process)
             if stopping.is_set():
                 return
             log.warning("process_died", process=self.name, code=code)
@@ -67,6 +75,17 @@ class Child:
             if stopping.is_set():
                 await self.stop(grace_s=_LATE_STOP_S)
                 return
+
+    async def _ends(self, process: asyncio.subprocess.Process) -> int:
+        """Wait until it ends; it is made to, if it does not come out of something."""
+        while self._stuck is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STUCK_LOOK_S):
+                    return await process.wait()
+            if self._stuck():
+                log.warning("process_stuck", process=self.name)
+                process.kill()
+        return await process.wait()
 
     async def stop(self, *, grace_s: float) -> None:
         if self._process is not None:

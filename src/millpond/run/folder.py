@@ -98,6 +98,10 @@ class DataFolder:
     def simulator(self, account: str) -> Path:
         return self.path / f"simulator-{account}.jsonl"
 
+    def at_work(self, place: int) -> Path:
+        """Where a worker says which call it is at work on."""
+        return self.path / f"at-work-{place}"
+
     def unpacked(self, sha256: str) -> Path:
         """Where the content of a packed or piped input is kept."""
         (self.path / "inputs").mkdir(exist_ok=True)

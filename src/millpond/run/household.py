@@ -24,6 +24,7 @@ from millpond.domain.request import Common
 from millpond.embedded.server import EmbeddedServer
 from millpond.errors import NoServer, Unavailable
 from millpond.failpoints import reached
+from millpond.providers.at_work import forget, seen_at_work
 from millpond.providers.profile import WireName
 from millpond.run.family import Child, Deaths, program, start_logged
 from millpond.run.folder import DataFolder, told_limits
@@ -75,7 +76,7 @@ class Household:
         self._others: list[Child] = []
         self._store: Store | None = None
         self._exits = AsyncExitStack()
-        self._gone: list[str] = []
+        self._gone: list[tuple[str, str]] = []
         self._keepers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Store:
@@ -109,14 +110,15 @@ class Household:
         return self._deaths.too_many
 
     async def tell_of_the_dead(self) -> None:
-        """We saw workers end, so nobody need wait for their leases. Said until it is heard."""
+        """We saw workers end, so nobody need wait for their leases, and what they were at work on
+        is known. Said until it is heard."""
         assert self._store is not None
         with suppress(Unavailable):
             while self._gone:
-                name = self._gone[0]
-                await self._store.leave(name)
-                if name in self._gone:  # else another keeper was as fast as we were
-                    self._gone.remove(name)
+                name, blamed = gone = self._gone[0]
+                await self._store.leave(name, blamed=blamed)
+                if gone in self._gone:  # else another keeper was as fast as we were
+                    self._gone.remove(gone)
 
     def progress(self) -> None:
         """A call was settled: deaths are counted anew."""
@@ -254,11 +256,13 @@ class Household:
     def _worker(self, place: int) -> Child:
         share, more = divmod(self._options.concurrency, self._options.workers)
         slots = share + (place < more)
+        at_work = self._folder.at_work(place)
 
         async def start(number: int) -> asyncio.subprocess.Process:
             return await self._start(
                 "worker",
                 MILLPOND_WORKER=self._name(place, number),
+                MILLPOND_AT_WORK=str(at_work),
                 MILLPOND_POOL=self._org,
                 MILLPOND_SLOTS=str(slots),
                 MILLPOND_PROVIDER=self._wire,
@@ -270,10 +274,16 @@ class Household:
             )
 
         async def died(number: int) -> None:
-            self._gone.append(self._name(place, number))
+            seen = seen_at_work(at_work)
+            forget(at_work)
+            self._gone.append((self._name(place, number), seen[0] if seen else ""))
             await self.tell_of_the_dead()
 
-        return Child(f"worker-{place}", start, died)
+        def stuck() -> bool:
+            seen = seen_at_work(at_work)
+            return seen is not None and seen[1] > self._settings.lease_ms
+
+        return Child(f"worker-{place}", start, died, stuck)
 
     def _name(self, place: int, number: int) -> str:
         return f"{self.flow}-{self._token}-{place}-{number}"

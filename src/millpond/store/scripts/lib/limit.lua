@@ -88,6 +88,14 @@ local function change_limits(lane, limits)
     if longest > kept_ms(old) then
       complete, before = since, made_before(lane, old, longest, ever)
     end
+    -- What a lost lane counts as full is not what was made: it may have been more under higher limits.
+    if tonumber(redis.call('HGET', l, 'lost_at')) == complete then
+      for _, limit in ipairs(limits) do
+        if limit[3] == 'calls' and not limit[4] and limit[2] <= LOST_WAIT_MOST_MS and limit[1] < COUNTS_ONLY then
+          before = math.max(before, limit[1])
+        end
+      end
+    end
     for _, limit in ipairs(limits) do
       local was = limit[4] and same_ring(old, limit)
       if was then
@@ -148,7 +156,10 @@ local function count_again(lane)
   for _, limit in ipairs(limits_of(lane)) do
     if limit[2] > 0 and limit[2] <= LOST_WAIT_MOST_MS and not (calls and limit[3] == 'calls') then
       if limit[4] then
-        if limit[1] < COUNTS_ONLY then ring_add(ring(lane, limit), now, limit[1]) end
+        if limit[1] < COUNTS_ONLY then
+          ring_add(ring(lane, limit), now, limit[1])
+          redis.call('HSET', l, full_field(limit), now)
+        end
       else
         before = math.max(before, limit[1])
       end
@@ -156,6 +167,7 @@ local function count_again(lane)
     end
   end
   redis.call('HSET', l, 'complete', now, 'before', before, 'ever', ever)
+  if not calls then redis.call('HSET', l, 'lost_at', now) end
   for _, call in ipairs(calls or {}) do put_stamp(lane, call.id, call.at, NO_UNITS) end
   local ids = redis.call('LRANGE', P .. 'ready:' .. pool, 0, 9999)
   for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
