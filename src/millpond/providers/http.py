@@ -194,8 +194,8 @@ class _Request(Payload):
             self._hold(_EARLY, unreachable=not used_before)
         assert connection.transport is not None
         # No byte is kept back for later (as uvloop once did), and `drain` is over when the system
-        # has the last one.
-        connection.transport.set_write_buffer_limits(high=0)
+        # has the last one. (With 0, TLS would take an empty buffer for a full one.)
+        connection.transport.set_write_buffer_limits(high=1)
         if not self._may_begin():
             self._hold("the lease has ended", unreachable=False)
         self._transport = connection.transport
