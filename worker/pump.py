@@ -217,6 +217,7 @@ class Pump:
         while self._running and self._now_ms() < end_ms and not hurry.is_set():
             await self._turn(claim=False)
             await self._bell.wait(min(_IDLE_S, max(0.0, end_ms - self._now_ms()) / 1_000))
+        await asyncio.sleep(0)  # a task that has not begun would be cut without a word
         for task in list(self._running.values()):
             task.cancel()
         if self._running:

@@ -154,9 +154,9 @@ def message_of(body: bytes, *path: str) -> str:
         found = orjson.loads(body)
         for name in path:
             found = found[name]
-    except (ValueError, TypeError, KeyError):
-        found = body.decode(errors="replace")
-    return str(found)[:MESSAGE_MOST]
+        return str(found)[:MESSAGE_MOST]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return body.decode(errors="replace")[:MESSAGE_MOST]
 
 
 def blamed(outcome: Outcome, name: str, count: int, told: str) -> Outcome:

@@ -5,7 +5,7 @@
 | reply | is | burns an attempt | charge |
 |---|---|---|---|
 | 2xx that can be read | Answered | | what it used |
-| no connection: refused, DNS, TLS | NotSent | no | nothing |
+| nothing: not a byte was written (no connection, lease over, cut before) | NotSent | no | nothing |
 | 429 | Refused: the lane waits for Retry-After | no | nothing |
 | 401, 403, 498 | KeyRefused: the lane stands still until it is set again | no | nothing |
 | 402 | QuotaSpent: the same | no | nothing |
