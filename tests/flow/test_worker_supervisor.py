@@ -591,9 +591,30 @@ def test_a_call_that_kills_its_process_ends_after_some_deaths_and_the_service_go
     assert {death["worker"].rpartition("-")[0] for death in deaths} <= {"mill-0", "mill-1"}
 
 
-def test_several_need_what_one_needs(tmp_path: Path) -> None:
-    ended = run(tmp_path, "worker", "--processes", "2")
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"MILLPOND_BASE_URL": "http://127.0.0.1:1"}, "MILLPOND_REDIS_URL"),
+        (
+            {
+                "MILLPOND_BASE_URL": "http://127.0.0.1:1",
+                "MILLPOND_REDIS_URL": "unix:///nowhere/s",
+                "MILLPOND_WORKER": "w" * 49,
+            },
+            "MILLPOND_WORKER: at most 48",
+        ),
+        ({"MILLPOND_QUEUE_URL": "http://127.0.0.1:1"}, "MILLPOND_QUEUE_URL: "),
+        ({"MILLPOND_PROCESSES": "0"}, "MILLPOND_PROCESSES"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_several_without_what_they_need_are_refused_before_one_begins(
+    tmp_path: Path, settings: dict[str, str], missing: str
+) -> None:
+    options = () if "MILLPOND_PROCESSES" in settings else ("--processes", "2")
+
+    ended = run(tmp_path, "worker", *options, env=settings)
 
     assert ended.code == 2
-    assert "MILLPOND_REDIS_URL" in ended.err
+    assert missing in ended.err
     assert "Traceback" not in ended.err
