@@ -7,16 +7,19 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 import structlog
 
 from millpond.clock import monotonic_ms
 from millpond.embedded import processes
 from millpond.errors import Refused, Unavailable
+from millpond.providers.at_work import AtWork, forget, seen_at_work
 from millpond.providers.caller import Caller
 from millpond.providers.http import Http
 from millpond.providers.profile import adapter
@@ -37,6 +40,7 @@ _HURRY_S = 5.0
 _STOP_S = 10.0
 _AGAIN_FIRST_S = 0.1
 _AGAIN_MOST_S = 5.0
+_STUCK_LOOK_S = 1.0
 #: Each process adds its place and a number to the name.
 _NAME_MOST = 48
 #: Who lived so long did not die of how it was started.
@@ -63,7 +67,9 @@ async def main(settings: Settings) -> None:
         store = Store(Gateway(redis, settings.partition))
         pump = Pump(
             store,
-            Caller(adapter(settings.provider), http, store.common),
+            Caller(
+                adapter(settings.provider), http, store.common, at_work=AtWork(settings.at_work)
+            ),
             bell,
             worker=settings.worker or _made_up_name(),
             pool=settings.pool,
@@ -106,7 +112,7 @@ async def keep(settings: Settings, processes_wanted: int) -> None:
         raise Refused(f"MILLPOND_WORKER: at most {_NAME_MOST} characters for several processes")
     stop = asyncio.Event()
     name = settings.worker or _made_up_name()
-    places = [Place(f"{name}-{place}", settings) for place in range(processes_wanted)]
+    places: list[Place] = []
 
     def obey() -> None:
         if stop.is_set():
@@ -114,26 +120,32 @@ async def keep(settings: Settings, processes_wanted: int) -> None:
                 place.hurry()
         stop.set()
 
-    async with connect(redis_url) as redis:
-        store = Store(Gateway(redis, settings.partition))
-        _obey_signals(obey)
-        await hello_until(stop, store, ephemeral=settings.ephemeral)
-        async with asyncio.TaskGroup() as tasks:
-            for place in places:
-                tasks.create_task(place.keep_until(stop, store), name="keep")
-            await stop.wait()
-            for place in places:
-                tasks.create_task(place.stop(), name="stop")
+    with tempfile.TemporaryDirectory(prefix="millpond-workers-") as folder:
+        places += [Place(f"{name}-{n}", settings, Path(folder)) for n in range(processes_wanted)]
+        async with connect(redis_url) as redis:
+            store = Store(Gateway(redis, settings.partition))
+            _obey_signals(obey)
+            await hello_until(stop, store, ephemeral=settings.ephemeral)
+            async with asyncio.TaskGroup() as tasks:
+                for place in places:
+                    tasks.create_task(place.keep_until(stop, store), name="keep")
+                await stop.wait()
+                for place in places:
+                    tasks.create_task(place.stop(), name="stop")
 
 
 class Place:
     """One of several workers: whoever works here is followed by another one if it dies.
 
-    Nothing that happens to one is told to the others; it dies with us (Linux).
+    Nothing that happens to one is told to the others; it dies with us (Linux). In the folder it
+    says what it is at work on, so that only that call is held responsible for its death.
     """
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, folder: Path) -> None:
         self._name = name
+        self._at_work = folder / name
+        # Sooner than its lease ends: then all of its calls would be taken for what it died of.
+        self._stuck_ms = settings.lease_ms / 2
         self._grace_s = settings.grace_ms / 1_000 + _STOP_S
         self._command = [sys.executable, "-m", "millpond", "worker", "--processes", "1"]
         if settings.ephemeral:
@@ -149,9 +161,12 @@ class Place:
             code = await self._run(name, stop)
             if stop.is_set():
                 return
-            log.warning("worker_died", worker=name, code=code)
+            seen = seen_at_work(self._at_work)
+            forget(self._at_work)
+            blamed = seen[0] if seen else ""
+            log.warning("worker_died", worker=name, code=code, call=blamed)
             with suppress(Unavailable):  # else its lease ends
-                await store.leave(name)
+                await store.leave(name, blamed=blamed)
             if monotonic_ms() - began_ms > _STEADY_MS:
                 again_s = _AGAIN_FIRST_S
             await pause(stop, again_s)
@@ -161,16 +176,22 @@ class Place:
 
     async def _run(self, name: str, stop: asyncio.Event) -> int | None:
         """From its start to its end: the exit code, None if there was no room to start it."""
+        told = {"MILLPOND_WORKER": name, "MILLPOND_AT_WORK": str(self._at_work)}
         try:
-            self._process = await processes.start(
-                self._command, env={**os.environ, "MILLPOND_WORKER": name}
-            )
+            self._process = await processes.start(self._command, env={**os.environ, **told})
         except OSError as error:
             log.warning("worker_not_started", worker=name, error=str(error))
             return None
         if stop.is_set():
             await self.stop()
-        return await self._process.wait()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STUCK_LOOK_S):
+                    return await self._process.wait()
+            seen = seen_at_work(self._at_work)
+            if seen is not None and seen[1] > self._stuck_ms:
+                log.warning("worker_stuck", worker=name, call=seen[0])
+                self._process.kill()
 
     async def stop(self) -> None:
         """Nothing new is claimed; calls finish within the grace."""

@@ -101,7 +101,7 @@ def server() -> Iterator[Server]:
 class Jobs:
     """The jobs of one flow in a server: what is asked, and how they stand."""
 
-    def __init__(self, url: str, *, crashes: int) -> None:
+    def __init__(self, url: str) -> None:
         self._runner = asyncio.Runner()
         self._redis = connect(url)
         self.store = Store(Gateway(self._redis, "0"))
@@ -109,7 +109,7 @@ class Jobs:
         common = Common(Endpoint.GENERATE, "m", 20).write()
         lanes = lane("10000/60s", org=ORG)
         self.do(self.store.hello())
-        self.do(self.store.set_flow(FLOW, lanes, attempts=1, crashes=crashes, common=common))
+        self.do(self.store.set_flow(FLOW, lanes, attempts=1, crashes=20, common=common))
 
     def do(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(work)
@@ -194,14 +194,14 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, *, service: str = "0.05", crashes: int = 20) -> Iterator[Scene]:
+def scene(folder: Path, *, service: str = "0.05") -> Iterator[Scene]:
     folder.mkdir(exist_ok=True)
     with (
         server() as one,
         running(folder, "scheduler", env={"MILLPOND_REDIS_URL": one.url}),
         simulator(folder / "provider", "--limits", "none", "--service", service) as provider,
     ):
-        jobs = Jobs(one.url, crashes=crashes)
+        jobs = Jobs(one.url)
         try:
             yield Scene(folder, one, provider, jobs)
         finally:
@@ -553,33 +553,36 @@ def test_none_of_several_outlives_the_one_that_keeps_them(tmp_path: Path) -> Non
         wait_until(lambda: not children & {pid for pid, _, _ in processes()}, what="their end")
 
 
-#: Put on PYTHONPATH it makes a worker die of one of the jobs.
-DIES_OF_POISON = """
-import os, sys
-if sys.orig_argv[-2:] == ["--processes", "1"]:
-    from millpond.providers.caller import Caller
-    send = Caller.send
-    async def fragile(self, call, *more):
-        if b"poison" in call.jobs[0].payload:
-            os._exit(3)
-        return await send(self, call, *more)
-    Caller.send = fragile
+#: Put on PYTHONPATH it makes whoever writes a request for one of the jobs do so.
+DOES_NOT_STAND_POISON = """
+import os
+from millpond.providers.cohere import Cohere
+wire = Cohere.wire
+def fragile(self, common, asks):
+    if any(ask.text == "poison" for ask in asks):
+        HOW
+    return wire(self, common, asks)
+Cohere.wire = fragile
 """
 
 
-def test_a_call_that_kills_its_process_ends_after_some_deaths_and_the_service_goes_on(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        pytest.param("os._exit(3)", 3, id="dies"),
+        pytest.param("while True: pass", -9, id="is stuck", marks=pytest.mark.slow),
+    ],
+)
+def test_a_call_its_process_does_not_survive_ends_after_three_and_the_service_goes_on(
+    tmp_path: Path, how: str, code: int
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(DIES_OF_POISON)
+    (tmp_path / "sitecustomize.py").write_text(DOES_NOT_STAND_POISON.replace("HOW", how))
     settings = {
         "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
-        "MILLPOND_SLOTS": "1",  # nobody is in the same process to die with it
+        "MILLPOND_LEASE_MS": "8000",
         "MILLPOND_WORKER": "mill",
     }
-    with (
-        scene(tmp_path, crashes=3) as here,
-        here.worker("--processes", "2", settings=settings) as parent,
-    ):
+    with scene(tmp_path) as here, here.worker("--processes", "2", settings=settings) as parent:
         here.jobs.ask("a", "poison", *"bcdef")
         rows = {row["job"]: row["state"] for row in here.jobs.wait()}
         deaths = events(parent, "worker_died")
@@ -587,8 +590,9 @@ def test_a_call_that_kills_its_process_ends_after_some_deaths_and_the_service_go
 
     assert rows.pop("f.1") == "failed"
     assert set(rows.values()) == {"succeeded"}
-    assert [death["code"] for death in deaths] == [3] * 3
+    assert [death["code"] for death in deaths] == [code] * 3
     assert {death["worker"].rpartition("-")[0] for death in deaths} <= {"mill-0", "mill-1"}
+    assert all(death["call"] for death in deaths)
 
 
 @pytest.mark.parametrize(
