@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.admission.figures import Figures
 from bench.workers import bulk, calls, idle, others, table
-from bench.workers.field import ACCEPT, COMPETITORS, IDLE, OURS, ROWS
+from bench.workers.field import ACCEPT, COMPETITORS, IDLE, OURS, ROWS, Row
 from bench.workers.stubbed import Failed
 from bench.workers.table import Run
 
@@ -77,18 +77,18 @@ def measure(name: str, who: str, round_: int, *, share: float) -> Run:
     loop = COMPETITORS[who].loop
     if who in OURS and not find_spec("uvloop"):
         loop = "asyncio"
-    run = Run(name, who, round_, loop, round(os.getloadavg()[0], 2))
+    row = replace(ROWS[name], calls=round(ROWS[name].calls * share))
+    run = Run(name, who, round_, loop, row.calls, round(os.getloadavg()[0], 2))
     with tempfile.TemporaryDirectory(prefix="millpond-bench-") as place:
         try:
-            return replace(run, figures=asyncio.run(figures(Path(place), name, who, round_, share)))
+            return replace(run, figures=asyncio.run(figures(Path(place), name, row, who, round_)))
         except (Failed, TimeoutError, MillpondError) as fault:
             said = str(fault) or f"it took longer than {LONGEST_S} s"
             print(f"it failed: {said}", file=sys.stderr, flush=True)
             return replace(run, error=said)
 
 
-async def figures(folder: Path, name: str, who: str, round_: int, share: float) -> Figures:
-    row = replace(ROWS[name], calls=int(ROWS[name].calls * share))
+async def figures(folder: Path, name: str, row: Row, who: str, round_: int) -> Figures:
     async with asyncio.timeout(LONGEST_S):
         if name == IDLE:
             return await idle.measured(folder, row, seed=round_)

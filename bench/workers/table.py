@@ -11,11 +11,11 @@ from bench.workers.field import COMPETITORS, MILLPOND, ROWS, Row, Want
 _COLUMNS = {
     "calls_s": "calls/s",
     "cpu_us": "worker, µs a call",
+    "jobs_s": "jobs/s",
+    "client_us": "client, µs a job",
     "server_us": "server, µs",
     "scheduler_us": "scheduler, µs",
     "share": "share of the slots",
-    "jobs_s": "jobs/s",
-    "client_us": "client, µs a job",
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
     "most_ms": "longest, ms",
@@ -30,6 +30,7 @@ class Run:
     who: str
     round: int
     loop: str
+    calls: int
     #: Of the machine before the run: how many processes wanted to run, in the last minute.
     load: float
     figures: Figures = field(default_factory=dict)
@@ -51,7 +52,7 @@ def _of_row(name: str, row: Row, runs: Sequence[Run]) -> list[str]:
     rounds = len({run.round for run in runs})
     loads = [run.load for run in runs]
     lines = [
-        f"**{name}**: {row.what}; {row.calls:,} a run; medians of {rounds}; load"
+        f"**{name}**: {row.what}; {runs[0].calls:,} a run; medians of {rounds}; load"
         f" {min(loads):.1f} to {max(loads):.1f}",
         "",
         f"| who | loop | {' | '.join(_COLUMNS[one] for one in columns)} |",
