@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CODE := src/millpond producer scheduler worker tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers night model crash lock lock-peers clean
+.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers bench-workers night newest model crash lock lock-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -45,6 +45,12 @@ night: $(VENV)/.dev  ## one account's night by four clients, drawn as docs/night
 	$(BIN)/python -m bench.night.night
 	$(BIN)/python -m bench.night.draw
 
+bench-workers: $(VENV)/.dev  ## workers, ours and other people's, side by side (about fifteen minutes)
+	$(BIN)/python -m bench.workers --rounds $(SEEDS) --table
+
+newest:  ## whether the newest arq and redis-py would do (some minutes; a report)
+	.ci/newest
+
 model: $(VENV)/.dev  ## the model test at full size: a million steps (about forty minutes)
 	MODEL_STEPS=1000000 INTERLEAVE_DEPTH=4 $(BIN)/pytest tests/property
 
@@ -62,7 +68,7 @@ lock:  ## resolve the dependencies anew (needs uv)
 	  --universal --python-version 3.11 --no-header --no-annotate -q -o requirements-local.lock
 
 lock-peers:  ## resolve the dependencies of the peers anew (needs uv)
-	for f in bench/peers/requirements/*.in; do uv pip compile $$f --generate-hashes --universal \
+	for f in bench/peers/requirements/*.in bench/workers/requirements/*.in; do uv pip compile $$f --generate-hashes --universal \
 	  --python-version 3.11 --no-header --no-annotate -q -o $${f%.in}.lock; done
 
 clean:  ## remove the environment

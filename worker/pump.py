@@ -28,9 +28,13 @@ log = structlog.get_logger()
 
 #: Jobs settled in one script, unless its first call has more: it must stay short for all others.
 _SETTLE_MOST = 100
-_CLAIM_MOST = 200
+#: Calls settled, and claimed, in one turn: while it lasts no slot that has become free is used.
+_TURN_MOST = 25
+_GIVE_BACK_MOST = 200
 _IDLE_S = 1.0
 _STORE_AWAY_S = 0.25
+#: How long a worker that ends goes on telling the server what has ended.
+_LAST_WORDS_MS = 10_000
 #: How long settled calls are remembered, to be told again to a server that lost its last moments.
 _REMEMBER_MS = 10_000
 
@@ -140,10 +144,10 @@ class Pump:
             return []
 
     async def _exchange(self, *, claim: bool) -> Sequence[Claimed]:
-        settlements = _portion(self._ended)
-        state = self._state(without=settlements)
-        free = state.free
+        settlements = _portion(self._ended)[:_TURN_MOST]
         beat_due = self._now_ms() - self._beat_ms > self._lease_ms / 6
+        state = self._state(without=settlements, with_held=beat_due)
+        free = state.free
         if not settlements and not beat_due and not (claim and free):
             return []
         began_ms = self._now_ms()
@@ -152,7 +156,7 @@ class Pump:
             state,
             settlements=settlements,
             heartbeat=beat_due,
-            claim=min(free, _CLAIM_MOST) if claim else 0,
+            claim=min(free, _TURN_MOST) if claim else 0,
         )
         reached("pump.turn.after")
         self._confirm(settlements)
@@ -180,7 +184,7 @@ class Pump:
     async def _give_back(self) -> None:
         while self._unsent:
             unreachable = self._unsent[0][1]
-            ids = [id for id, why in self._unsent if why == unreachable][:_CLAIM_MOST]
+            ids = [id for id, why in self._unsent if why == unreachable][:_GIVE_BACK_MOST]
             reached("pump.give_back.before")
             await self._store.give_back(self._worker, ids, unreachable=unreachable)
             reached("pump.give_back.after")
@@ -207,12 +211,13 @@ class Pump:
             self._confirm(in_doubt)
         self._told_life = life
         began_ms = self._now_ms()
-        await self._store.heartbeat(self._state(without=()))
+        await self._store.heartbeat(self._state(without=(), with_held=True))
         reached("pump.tell.after")
         self._beat_ms = began_ms
 
     async def _finish(self, hurry: asyncio.Event, grace_ms: int) -> None:
         """Nothing new is claimed; calls end by themselves, or are cut when the grace is over."""
+        self._slots = 0  # nothing is to be let go for us
         end_ms = self._now_ms() + grace_ms
         while self._running and self._now_ms() < end_ms and not hurry.is_set():
             await self._turn(claim=False)
@@ -222,23 +227,25 @@ class Pump:
             task.cancel()
         if self._running:
             await asyncio.wait(list(self._running.values()))
-        for _ in range(20):
-            if not self._ended and not self._unsent:
-                break
+        end_ms = self._now_ms() + _LAST_WORDS_MS
+        while (self._ended or self._unsent) and self._now_ms() < end_ms:
             await self._turn(claim=False)
         reached("pump.leave.before")
         with suppress(Unavailable):
             await self._store.leave(self._worker)
         reached("pump.leave.after")
 
-    def _state(self, *, without: Sequence[Settlement]) -> WorkerState:
-        """What we hold once these are settled. What has ended and is not settled is still held."""
-        settling = {one.id for one in without}
-        held = [call for call in self._held.values() if call.id not in settling]
+    def _state(self, *, without: Sequence[Settlement], with_held: bool) -> WorkerState:
+        """How we stand once these are settled. What has ended and is not settled is still held;
+        only a heartbeat names what we hold."""
+        held: list[Claimed] = []
+        if with_held:
+            settling = {one.id for one in without}
+            held = [call for call in self._held.values() if call.id not in settling]
         return WorkerState(
             worker=self._worker,
             pool=self._pool,
-            free=self._slots - len(held),
+            free=max(0, self._slots - len(self._held) + len(without)),
             seq=self._seq,
             lease_ms=self._lease_ms,
             life=self._told_life,

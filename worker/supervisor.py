@@ -27,6 +27,7 @@ from millpond.settings import Settings
 from millpond.store import keys
 from millpond.store.bell import Bell
 from millpond.store.gateway import Gateway, connect
+from millpond.store.keyring import keyring_of
 from millpond.store.patience import hello_until, pause
 from millpond.store.store import Store
 from millpond.worker import background
@@ -65,10 +66,15 @@ async def main(settings: Settings) -> None:
         bell = Bell(bell_redis, keys.worker_bell(settings.partition, settings.pool))
         stop, hurry = asyncio.Event(), asyncio.Event()
         store = Store(Gateway(redis, settings.partition))
+        keyring = keyring_of(store, settings)
         pump = Pump(
             store,
             Caller(
-                adapter(settings.provider), http, store.common, at_work=AtWork(settings.at_work)
+                adapter(settings.provider),
+                http,
+                store.common,
+                key_of=None if keyring is None else keyring.key_of,
+                at_work=AtWork(settings.at_work),
             ),
             bell,
             worker=settings.worker or _made_up_name(),

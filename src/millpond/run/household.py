@@ -281,7 +281,8 @@ class Household:
 
         def stuck() -> bool:
             seen = seen_at_work(at_work)
-            return seen is not None and seen[1] > self._settings.lease_ms
+            # Before its lease is over: what it holds must not be taken back with nobody to blame.
+            return seen is not None and seen[1] > self._settings.lease_ms / 2
 
         return Child(f"worker-{place}", start, died, stuck)
 
@@ -320,6 +321,8 @@ class Household:
             "MILLPOND_PARTITION": self._settings.partition,
             "MILLPOND_LOG_LEVEL": self._settings.log_level,
         }
+        if self._settings.queue_url is not None:
+            common["MILLPOND_QUEUE_URL"] = self._settings.queue_url
         return await start_logged(program(command), self._folder.log, {**common, **settings})
 
 
