@@ -598,8 +598,8 @@ async def test_a_lane_that_is_not_charged_has_no_ledger_and_counts_as_full(pond:
 async def test_what_a_lost_lane_counts_is_as_full_as_a_limit_that_is_raised_then(
     pond: Pond,
 ) -> None:
-    """Under the old limit there was one call of 70 tokens, which is larger and went alone; and there
-    were more calls, when the limit was higher."""
+    """Under the old limit there was one call of 70 tokens, which is larger and went alone; and
+    there were more calls, when the limit was higher."""
     await pond.open("10/60s", "30tokens/60s", endpoint="embed")
     await make(pond, 5)
     await pond.open("2/60s", "30tokens/60s", endpoint="embed")

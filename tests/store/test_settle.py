@@ -1,9 +1,12 @@
 """settle: calls that were sent end."""
 
+from dataclasses import replace
+
 import pytest
 from redis.asyncio import Redis
 
 from conftest import TestTime
+from millpond.domain.call import Claimed, Settlement
 from millpond.domain.job import State
 from millpond.store.store import Store
 from store.pond import LEASE_MS, PREFIX, End, Pond, everything, names
@@ -494,3 +497,46 @@ async def test_a_workers_lease_does_not_matter_to_what_it_settles(pond: Pond) ->
 
     assert await pond.state("j1") == "succeeded"
     assert await pond.store.reap() == (0, None)
+
+
+# ---------------------------------------------------------------- large answers
+
+
+def large(pond: Pond, call: Claimed, size: int) -> Settlement:
+    [end] = pond.settlement(call).jobs
+    body = b'{"text":"' + b"x" * size + b'"}'
+    return replace(pond.settlement(call), jobs=(replace(end, body=body),))
+
+
+@pytest.mark.parametrize("size", [8_000, 9_000, 3_000_000])
+async def test_a_large_answer_is_taken_and_leaves_nothing_behind(pond: Pond, size: int) -> None:
+    await pond.open()
+    [call] = await pond.run("j1")
+
+    assert await pond.store.settle([large(pond, call, size)]) == ["settled"]
+
+    [row] = [row for row in await pond.rows() if "job" in row.fields]
+    assert row.fields["body"] == '{"text":"' + "x" * size + '"}'
+    assert await pond.keys_of("r:") == []
+
+
+async def test_one_that_was_sent_ahead_twice_is_taken_once(pond: Pond) -> None:
+    await pond.open()
+    [call] = await pond.run("j1")
+    await pond.store.settle([large(pond, call, 9_000)])
+
+    assert await pond.store.settle([large(pond, call, 9_000)]) == ["late"]
+
+    assert len([row for row in await pond.rows() if "job" in row.fields]) == 1
+    assert await pond.keys_of("r:") == []
+
+
+async def test_one_that_has_gone_is_asked_for_again(pond: Pond, redis: Redis) -> None:
+    await pond.open()
+    [call] = await pond.run("j1")
+    told = large(pond, call, 9_000)
+
+    await pond.store.gateway.run("settle", pond.store._settle_argument(told))
+
+    assert await pond.state("j1") == "queued"
+    assert await pond.books() == (0, 0, 70)

@@ -48,6 +48,11 @@ def letter(partition: str, job: str) -> str:
     return f"{prefix(partition)}x:{job}"
 
 
+def result(partition: str, call: str, job: str) -> str:
+    """A large answer, until the call that brought it is settled."""
+    return f"{prefix(partition)}r:{call}:{job}"
+
+
 def records(partition: str, org: str, what: Literal["ledger", "audit", "events"]) -> str:
     """A stream of what happened to an org: its characters, its settings, what is worth telling."""
     return f"{prefix(partition)}o:{org}:{_STREAMS[what]}"

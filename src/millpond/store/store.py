@@ -34,6 +34,11 @@ _ROWS_MOST = 200
 LOST_GRACE_MS = 1_000
 _REAP_MOST = 20
 
+#: Answers that are larger are sent ahead of the script that ends their call.
+AHEAD_FROM_BYTES = 8 * 1024
+#: One whose call is never settled leaves by itself.
+_AHEAD_KEPT_S = 86_400
+
 #: Whether all of a job's bound is reserved, or what 99 of 100 answers have come to.
 Reserve = Literal["strict", "p99"]
 
@@ -319,6 +324,7 @@ class Store:
         """A worker's whole turn in one round trip: settle, heartbeat, release, claim."""
         calls: list[tuple[str, Sequence[Argument]]] = []
         if settlements:
+            await self._send_ahead(settlements)
             calls.append(("settle", [self._settle_argument(one) for one in settlements]))
         if heartbeat:
             calls.append(("heartbeat", _heartbeat_arguments(worker)))
@@ -339,6 +345,7 @@ class Store:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[str]:
         """End calls that were sent; a word for each: settled, or late."""
+        await self._send_ahead(settlements)
         reply = await self.gateway.run("settle", *map(self._settle_argument, settlements))
         return [word.decode() for word in reply[1:]]
 
@@ -548,6 +555,15 @@ class Store:
         entries = found[0][1] if found else []
         return [_row(*one) for one in entries]
 
+    async def _send_ahead(self, settlements: Sequence[Settlement]) -> None:
+        """Large answers go one by one before the script that ends their calls: it must be short for
+        all others."""
+        for one in settlements:
+            for job in one.jobs:
+                if len(job.body) > AHEAD_FROM_BYTES:
+                    key = keys.result(self.gateway.partition, one.id, job.id)
+                    await self._read(self.gateway.redis.set(key, job.body, ex=_AHEAD_KEPT_S))
+
     def _settle_argument(self, one: Settlement) -> bytes:
         since = self.gateway.monotonic_ms() - one.counted_by_ms
         return orjson.dumps(
@@ -579,7 +595,7 @@ class Store:
                         "unknown": job.unknown,
                         "delay_ms": job.delay_ms,
                         "used": job.used,
-                        "body": job.body.decode(),
+                        "body": job.body.decode() if len(job.body) <= AHEAD_FROM_BYTES else None,
                     }
                     for job in one.jobs
                 ],

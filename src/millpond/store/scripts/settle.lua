@@ -22,7 +22,8 @@
 --                             says of them, for people
 --                 jobs        [{id, end: succeeded | failed | retry, failed: true if it counts as a failure,
 --                               unknown: true if nobody knows whether it was answered,
---                               delay_ms, used: characters, or null: unknown, body: what its row says, or an error}]
+--                               delay_ms, used: characters, or null: unknown, body: what its row says, or an error;
+--                               null: it was sent ahead, as r:{call}:{job}}]
 --
 -- Replies  {'settled', word...}   a word per call: settled, or late (it was ended before; its charge stands)
 
@@ -65,6 +66,10 @@ local function end_job(call, job, flow, refused)
   local of, state, entry = unpack(redis.call('HMGET', j, 'call', 'state', 'entry'))
   if of ~= call.id then return end
   local how = job['end']
+  if job.body == cjson.null then
+    job.body = redis.call('GET', P .. 'r:' .. call.id .. ':' .. job.id)
+    if not job.body then how, job.body = 'retry', '' end
+  end
   if how == 'failed' and job.failed and unwell(call.lane) then how = 'retry' end
   if state == 'queued' then
     -- The call was lost and the job waits again: an answer is taken all the same, however late.
@@ -269,5 +274,12 @@ local function end_call(told)
 end
 
 local words = {}
-for i, one in ipairs(arg) do words[i] = end_call(cjson.decode(one)) end
+for i, one in ipairs(arg) do
+  local told, ahead = cjson.decode(one), {}
+  for _, job in ipairs(told.jobs) do
+    if job.body == cjson.null then ahead[#ahead + 1] = P .. 'r:' .. told.id .. ':' .. job.id end
+  end
+  words[i] = end_call(told)
+  if #ahead > 0 then redis.call('UNLINK', unpack(ahead)) end
+end
 return reply('settled', unpack(words))
