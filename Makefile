@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CODE := src/millpond producer scheduler worker tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers bench-workers night newest model crash lock lock-peers clean
+.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers bench-workers night newest model crash soak lock lock-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -56,6 +56,9 @@ model: $(VENV)/.dev  ## the model test at full size: a million steps (about fort
 
 crash: $(VENV)/.dev  ## the crash tests at full size
 	CRASH_FULL=1 $(BIN)/pytest tests/crash
+
+soak: $(VENV)/.dev  ## ten minutes and more under every fault at once
+	SOAK_PROMPTS=180000 $(BIN)/pytest -s tests/flow/test_soak.py
 
 lock:  ## resolve the dependencies anew (needs uv)
 	echo 'hatchling>=1.27,<2' | uv pip compile pyproject.toml - --extra embedded --extra speed \
