@@ -7,6 +7,7 @@ server's clock is stepped, and logical time may lag behind.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from millpond.domain.job import Class
 from millpond.domain.turns import Turn, Turns
@@ -17,7 +18,11 @@ LOST_WAIT_MOST_MS = 3_600_000
 #: Troubles in a row that open a lane's breaker.
 TROUBLE_MOST = 10
 
-ENDED = frozenset({"succeeded", "failed"})
+#: Errors that are remembered of a job.
+ERRORS_MOST = 5
+
+OnUnknown = Literal["retry", "end"]
+ENDED = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,10 @@ class Cap:
 
 @dataclass
 class JobBook:
-    """`place`: queue, parked, later, succeeded, failed, gone, or the id of its call; `call`: the
-    last one, whose late answer is taken while the job waits after that was lost."""
+    """`place`: queue, parked, later, one of ENDED, gone, or the id of its call; `call`: the last
+    one, whose late answer is taken while the job waits after that was lost. `payload` is what it
+    asks, `deadline` in logical time (0: none), `replays` the dead job that it asks again.
+    `cancelled`: since it ran."""
 
     id: str
     flow: str
@@ -40,16 +47,47 @@ class JobBook:
     tokens: int = 0
     base: int = 0
     pack: str = ""
+    payload: str = ""
+    deadline: int = 0
+    on_unknown: OnUnknown = "retry"
+    replays: str = ""
     place: str = "queue"
     call: str = ""
     later_at: int = 0
+    cancelled: bool = False
     attempts: int = 0
     failures: int = 0
     crashed: int = 0
+    refused: int = 0
+    unsent: int = 0
+    errors: list[str] = field(default_factory=list)
 
     @property
     def waits(self) -> bool:
         return self.place in {"queue", "parked", "later"}
+
+    @property
+    def entry(self) -> str:
+        """As it stands in line."""
+        return f"{self.need}|{self.id}|{self.tokens}|{self.base}|{self.pack}"
+
+    def overtaken(self, now: int) -> str:
+        """Why it is not asked, or asked again, though it could be."""
+        if self.cancelled:
+            return "cancelled"
+        return "expired" if self.deadline and self.deadline <= now else ""
+
+    def remember(self, error: str) -> None:
+        self.errors = [*self.errors, error][-ERRORS_MOST:]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What is kept of a job that saw too many workers die."""
+
+    job: JobBook
+    fields: dict[str, str]
+    at: int
 
 
 @dataclass
@@ -78,7 +116,8 @@ class CallBook:
 @dataclass
 class WorkerBook:
     """`unseen`: calls of a claim whose reply was lost; `last`: what the server knows of the last
-    claim, by its number."""
+    claim, by its number. `unwanted`: calls that it was told to cut; `blamed`: the call that it is
+    said to have died of."""
 
     name: str
     slots: int
@@ -88,6 +127,8 @@ class WorkerBook:
     held: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     last: tuple[int, list[str]] | None = None
+    unwanted: set[str] = field(default_factory=set)
+    blamed: str = ""
 
 
 @dataclass
@@ -140,6 +181,8 @@ class FlowBook:
     held: int = 0
     succeeded: int = 0
     failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
     calls: int = 0
     refusals: int = 0
     used: int = 0
@@ -153,6 +196,9 @@ class FlowBook:
 
 @dataclass
 class Books:
+    """`until`: the deadlines of jobs that have not ended and were not looked at since; `dead`: the
+    dead letters by job."""
+
     lanes: dict[str, LaneBook]
     flows: dict[str, FlowBook]
     quota: int | None = None
@@ -165,6 +211,8 @@ class Books:
     calls: dict[str, CallBook] = field(default_factory=dict)
     workers: dict[str, WorkerBook] = field(default_factory=dict)
     ready: list[str] = field(default_factory=list)
+    until: dict[str, int] = field(default_factory=dict)
+    dead: dict[str, Letter] = field(default_factory=dict)
     ledger: list[tuple[str, str, int, int, int]] = field(default_factory=list)
 
     # ------------------------------------------------------------------ what happens to a call
@@ -185,12 +233,21 @@ class Books:
             self.jobs[job].place = self.jobs[job].call = id
         return call
 
-    def unsend(self, call: CallBook) -> None:
+    def accept(self, job: JobBook) -> None:
+        flow = self.flows[job.flow]
+        self.jobs[job.id] = job
+        flow.line.append(job.id)
+        flow.held += 1
+        if job.deadline:
+            self.until[job.id] = job.deadline
+
+    def unsend(self, call: CallBook, now: int) -> None:
         del self.calls[call.id]
         del self.lanes[call.lane].sent[call.id]
         self._drop(call)
         for job in self.jobs_under(call):
             job.place, job.call = "queue", ""
+            self.end_if_overtaken(job, now)
         self._book(call, "unsent", dict.fromkeys(call.needs, 0))
 
     def settle(
@@ -215,29 +272,67 @@ class Books:
         if used is not None or call.state != "lost":
             self._book(call, "unknown" if used is None else "known", used or call.needs)
 
-    def lose(self, call: CallBook, now_ms: float) -> None:
+    def lose(self, call: CallBook, now_ms: float, now: int, died: str) -> None:
+        """`died`: what is remembered of a job whose worker died."""
         call.state = "lost"
         call.latest_ms = now_ms + GRACE_MS
         self._drop(call)
         self._count(call, "estimated", call.needs)
         self.flows[call.lead].calls += 1
         self._book(call, "unknown", call.needs)
+        blamed = self.workers[call.worker].blamed
         for job in reversed(self.jobs_under(call)):
+            guilt = self._guilt(call, job, blamed)
             job.attempts += 1
-            job.crashed += 1
-            if job.crashed >= self.flows[job.flow].crashes:
-                self.end_job(job, "failed")
-            else:
-                job.place = "queue"
+            job.crashed += guilt
+            job.remember(died)
+            job.place = "queue"
+            if self.end_if_overtaken(job, now):
+                continue
+            if job.on_unknown == "end":
+                self.end_job(job, "failed", "unknown_outcome")
+            elif guilt and job.crashed >= self.flows[job.flow].crashes:
+                self._bury(job, now)
+                self.end_job(job, "failed", "worker_died")
 
-    def end_job(self, job: JobBook, state: str) -> None:
+    def _guilt(self, call: CallBook, job: JobBook, blamed: str) -> int:
+        """One, if nobody knows which call it was; else that one's jobs are set apart, and three
+        such deaths are enough."""
+        if not blamed:
+            return 1
+        if blamed != call.id:
+            return 0
+        job.pack = ""
+        return math.ceil(self.flows[job.flow].crashes / 3)
+
+    def _bury(self, job: JobBook, now: int) -> None:
+        fields = {
+            "flow": job.flow,
+            "entry": job.entry,
+            "note": "note",
+            "payload": job.payload,
+            "errors": "\n".join(job.errors),
+            "attempts": str(job.attempts),
+            "failures": str(job.failures),
+            "crashed": str(job.crashed),
+            "call": job.call,
+            "at": str(now),
+        }
+        self.dead[job.id] = Letter(job, fields, now)
+
+    def end_if_overtaken(self, job: JobBook, now: int) -> bool:
+        why = job.overtaken(now)
+        if why:
+            self.end_job(job, why, why)
+        return bool(why)
+
+    def end_job(self, job: JobBook, state: str, said: str) -> None:
+        """`said`: the code of its error, or the answer."""
         flow = self.flows[job.flow]
         job.place = state
-        if state == "succeeded":
-            flow.succeeded += 1
-        else:
-            flow.failed += 1
-        flow.rows.append(("job", job.id, state, str(job.attempts)))
+        self.until.pop(job.id, None)
+        setattr(flow, state, getattr(flow, state) + 1)
+        flow.rows.append(("job", job.id, state, str(job.attempts), said))
 
     def _drop(self, call: CallBook) -> None:
         if worker := self.workers.get(call.worker):
@@ -265,6 +360,14 @@ class Books:
             self.ledger.append((call.id, outcome, total, self.used, self.estimated))
 
     # ------------------------------------------------------------------ what follows from it
+
+    def unwanted(self, worker: WorkerBook) -> set[str]:
+        """Calls that a worker holds, all of whose jobs were cancelled."""
+        return {
+            id
+            for id in self.running(worker.name)
+            if id in worker.held and all(self.jobs[job].cancelled for job in self.calls[id].needs)
+        }
 
     def live(self) -> Iterator[CallBook]:
         return (call for call in self.calls.values() if call.state != "lost")

@@ -14,10 +14,14 @@ def number(fields: dict[str, str], name: str) -> int:
 
 
 def line(dump: Dump, flow: str) -> list[str]:
-    """Ids of the queued jobs of a flow. A job that a late answer has ended leaves its entry behind,
-    which is dropped when its turn comes."""
-    ids = [entry.split("|")[1] for entry in dump.get(f"f:{flow}:q", [])]
+    """Ids of the queued jobs of a flow. A job that ended while it stood in line (by a late answer,
+    cancelled, expired) leaves its entry behind, which is dropped when its turn comes."""
+    ids = [job_of(entry) for entry in dump.get(f"f:{flow}:q", [])]
     return [id for id in ids if dump.get(f"j:{id}", {}).get("state") == "queued"]
+
+
+def job_of(entry: str) -> str:
+    return entry.split("|")[1]
 
 
 def check_all(dump: Dump, books: Books, now: int, true_ms: float) -> None:
@@ -25,6 +29,9 @@ def check_all(dump: Dump, books: Books, now: int, true_ms: float) -> None:
     the_ledger_runs(dump, books)
     calls_are_where_they_should_be(dump, books)
     jobs_are_in_one_place(dump, books)
+    what_is_passed_over_has_ended(dump, books)
+    the_org_knows_who_is_parked(dump)
+    the_dead_are_kept(dump, books)
     counts_are_right(dump, books)
     for lane in books.lanes.values():
         flight_of_every_unit_is_counted(dump, books, lane)
@@ -61,7 +68,11 @@ def calls_are_where_they_should_be(dump: Dump, books: Books) -> None:
     assert dump.get("ready:acme", []) == books.ready
     assert {key[2:] for key in dump if key.startswith("c:")} == set(books.calls)
     for id, call in books.calls.items():
-        assert dump[f"c:{id}"]["state"] == call.state
+        fields = dump[f"c:{id}"]
+        assert fields["state"] == call.state
+        if call.state == "running":
+            cancelled = all(books.jobs[job].cancelled for job in call.needs)
+            assert ("cancel" in fields) == cancelled, id
     for key, members in dump.items():
         if key.startswith("wc:"):
             assert members == sorted(books.running(key[3:]))
@@ -113,22 +124,65 @@ def job_is_as_booked(dump: Dump, books: Books, job: JobBook) -> None:
         assert fields.get("call") == job.call
     elif not job.waits:
         assert fields.get("call") == (call.id if call else None)
-    assert number(fields, "attempts") == job.attempts
-    assert number(fields, "failures") == job.failures
-    assert number(fields, "crashed") == job.crashed
-    assert (f"y:{job.id}" in dump) == (not ended)
+    for name in ("attempts", "failures", "crashed", "refused", "unsent", "deadline"):
+        assert number(fields, name) == getattr(job, name), (job.id, name)
+    assert fields["entry"] == job.entry
+    assert fields.get("errors", "") == "\n".join(job.errors)
+    assert fields.get("on_unknown", "retry") == job.on_unknown
+    assert fields.get("replays", "") == job.replays
+    assert ("cancel" in fields) == job.cancelled
+    assert not (job.cancelled and (job.waits or (call and call.state == "ready")))
+    assert dump.get(f"y:{job.id}") == (None if ended else job.payload.encode())
+
+
+def the_org_knows_who_is_parked(dump: Dump) -> None:
+    """Of each flow with parked jobs, what the least of them needs."""
+    least = {
+        key.split(":")[1]: min(needs.values())
+        for key, needs in dump.items()
+        if key.startswith("f:") and key.endswith(":parked")
+    }
+    assert dump.get("o:acme:parked", {}) == least
+
+
+def what_is_passed_over_has_ended(dump: Dump, books: Books) -> None:
+    """Entries in line of jobs that are not queued; those of queued ones say what they ask."""
+    for flow in books.flows.values():
+        entries = dump.get(f"f:{flow.id}:q", [])
+        assert len({job_of(entry) for entry in entries}) == len(entries)
+        for entry in entries:
+            job = books.jobs[job_of(entry)]
+            if job.place == "queue":
+                assert entry == job.entry
+            else:
+                assert job.place in {*ENDED, "gone"}, job
+
+
+def the_dead_are_kept(dump: Dump, books: Books) -> None:
+    """And deadlines are, of those that have not ended."""
+    assert dump.get("o:acme:dead", {}) == {id: one.at for id, one in books.dead.items()}
+    assert {key[2:] for key in dump if key.startswith("x:")} == set(books.dead)
+    for id, letter in books.dead.items():
+        assert dump[f"x:{id}"] == letter.fields
+    assert dump.get("until", {}) == books.until
 
 
 def counts_are_right(dump: Dump, books: Books) -> None:
     for id, flow in books.flows.items():
         of = dump[f"f:{id}"]
         assert number(of, "open") == books.open(id)
-        for name in ("held", "succeeded", "failed", "calls", "refusals", "pack"):
+        for name in COUNTS:
             assert number(of, name) == getattr(flow, name), name
     free = sum(number(dump[f"w:{name}"], "free") for name in books.workers)
     assert number(dump["m"], "free:acme") == free
     for lane in books.lanes.values():
         assert number(dump[f"l:{lane.id}"], "trouble") == lane.trouble
+
+
+COUNTS = (
+    *("held", "succeeded", "failed", "cancelled", "expired"),
+    *("calls", "refusals", "pack"),
+)
 
 
 def flight_of_every_unit_is_counted(dump: Dump, books: Books, lane: LaneBook) -> None:

@@ -2,8 +2,8 @@
 
 Where the model (`test_model.py`) draws long stories by chance, this goes through every short one,
 in a world as small as can be: two workers that also release, a scheduler, two or three jobs, a
-limit of one or two calls. Each step is judged as in the model. Stories that lead to the same state
-go on as one.
+limit of one or two calls. The first job may have a deadline, and may be cancelled. Each step is
+judged as in the model. Stories that lead to the same state go on as one.
 """
 
 import os
@@ -17,7 +17,7 @@ import pytest
 
 from conftest import START_MS
 from millpond.domain.job import Class
-from property.books import Cap
+from property.books import ENDED, Cap
 from property.checks import check_all
 from property.direct import PREFIX, Server
 from property.test_model import GENERATE, Ending, Model
@@ -43,7 +43,17 @@ for i = 2, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end
 
 #: What of the model changes while a story is told.
 _OWN = (
-    *("accepted", "started", "runs", "life", "heard", "last_now", "lease_now", "told_wait_ms"),
+    *(
+        "accepted",
+        "said",
+        "started",
+        "runs",
+        "life",
+        "heard",
+        "last_now",
+        "lease_now",
+        "told_wait_ms",
+    ),
     *("ghosts", "settled", "slots", "books", "time", "was_p99"),
 )
 
@@ -55,12 +65,18 @@ class Moment:
 
 
 class World:
-    def __init__(self, server: Server, amount: int, flows: dict[str, Any], jobs: int) -> None:
+    """`ends`: what may become of the first job though nobody answers it."""
+
+    def __init__(
+        self, server: Server, amount: int, flows: dict[str, Any], jobs: int, ends: str
+    ) -> None:
         self.server = server
+        self.ends = ends
         self.take, self.put = (server.command("SCRIPT", "LOAD", one) for one in (_TAKE, _PUT))
         self.model = Model()
         limits = {GENERATE: [Cap(amount, WINDOW_MS)]}
-        self.model.begin(flows, limits, None, 2, [100] * jobs)
+        within_ms = WINDOW_MS if "expires" in ends else 0
+        self.model.begin(flows, limits, None, 2, [100] * jobs, within_ms)
 
     def moment(self) -> Moment:
         found = self.server.command("EVALSHA", self.take, 0, PREFIX)
@@ -107,8 +123,10 @@ class World:
                 f"{name} claims": partial(model.claim, i, 1, reply_is_lost=False),
                 f"{name} claims, unheard": partial(model.claim, i, 1, reply_is_lost=True),
                 f"{name} beats": partial(model.beat, i, moves_on=True),
-                f"{name} dies": partial(model._die, i, seen=True),
+                f"{name} dies": partial(self.dies, i),
             }
+        if "cancelled" in self.ends and model.books.jobs["j1"].place not in {*ENDED, "gone"}:
+            steps["j1 is cancelled"] = partial(model._cancel, ["j1"])
         for which, call in model._settles():
             steps |= {
                 f"{call.id} is answered": partial(model._settle, which, [(call, ANSWERED)]),
@@ -129,6 +147,11 @@ class World:
     def time_passes(self, ms: int) -> None:
         self.model.time.passed_ms += ms
         self.model._tick()
+
+    def dies(self, which: int) -> None:
+        """Of the second worker somebody knows which call it was."""
+        held = self.model.slots[which].held if which else []
+        self.model._die(which, seen=True, blamed="".join(held[:1]))
 
     def scheduler(self) -> None:
         self.model.reap(0)
@@ -168,22 +191,27 @@ PACKS = {"p": (GENERATE, "ann", Class.BULK, 2), "q": (GENERATE, "ben", Class.BUL
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("amount", "flows", "jobs", "begins"),
+    ("amount", "flows", "jobs", "ends", "begins"),
     [
-        (1, BULK, 2, []),
-        (2, BULK, 3, ["A releases", "A claims", "B claims"]),
-        (2, WITH_CHAT, 1, ["B releases", "A claims"]),
-        (1, PACKS, 1, ["half a window passes", "A releases", "B claims"]),
+        (1, BULK, 2, "", []),
+        (2, BULK, 3, "expires", ["A releases", "A claims", "B claims"]),
+        (2, WITH_CHAT, 1, "cancelled or expires", ["B releases", "A claims"]),
+        (1, PACKS, 1, "cancelled", ["half a window passes", "A releases", "B claims"]),
     ],
     ids=["one at a time", "two at a time", "chat and bulk", "packs"],
 )
 def test_whatever_the_order_of_the_scripts(
-    server_url: str, amount: int, flows: dict[str, Any], jobs: int, begins: list[str]
+    server_url: str,
+    amount: int,
+    flows: dict[str, Any],
+    jobs: int,
+    ends: str,
+    begins: list[str],
 ) -> None:
     server = Model.server = Server(server_url)
     depth = DEPTH if begins else DEPTH + 1
     try:
-        taken = explore(World(server, amount, flows, jobs), begins, depth)
+        taken = explore(World(server, amount, flows, jobs, ends), begins, depth)
     finally:
         server.close()
     assert taken > STEPS_LEAST**depth

@@ -6,9 +6,11 @@ books (`books.py`), which know the true time and count, for each call, every mom
 provider may have counted it; what release lets go is judged by the sums of `domain/` (`replay.py`).
 """
 
+import copy
+import json
 import math
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -29,6 +31,7 @@ from millpond.domain.call import Claimed, ClaimedJob, JobEnd, Settlement
 from millpond.domain.job import Class
 from millpond.domain.limit import Limit, Unit
 from millpond.domain.turns import Turns
+from millpond.errors import Refused, UnknownPart
 from millpond.store.store import Changes, Lane, NewJob, Store, WorkerState
 from property.books import (
     GRACE_MS,
@@ -40,6 +43,7 @@ from property.books import (
     FlowBook,
     JobBook,
     LaneBook,
+    OnUnknown,
     WorkerBook,
 )
 from property.checks import check_all, keep_turns, line
@@ -88,6 +92,7 @@ LIMITS: st.SearchStrategy[list[Cap]] = st.sampled_from(
         caps((3, 10_000), (60, 10_000, "tokens")),
         caps((6, 60_000), (120, 60_000, "tokens"), (300, DAY_MS, "tokens")),
         caps((6, 60_000), (30, 60_000, "tokens")),
+        caps((20, 10_000), (100, 60_000, "tokens")),
         caps((4, 10_000), (5, 10_000, "inputs")),
         caps((5, 60_000), (400, 60_000, "characters")),
         caps((2, 0), (6, 10_000)),
@@ -101,6 +106,11 @@ QUOTAS = st.sampled_from([None, None, 0, 300, 1_000, 3_000])
 NEEDS = st.sampled_from([1, 50, 100, 300])
 TOKENS = st.sampled_from([0, 10, 40, 70])
 PACKS = st.sampled_from(["", "one", "one", "two"])
+#: Deadlines pass in line, on their way and while something is waited for.
+WITHIN_MS = st.sampled_from([0, 0, 0, 0, 251, 3_000, 10_000, 60_000, 600_000])
+ON_UNKNOWN: st.SearchStrategy[OnUnknown] = st.sampled_from(["retry", "retry", "end"])
+#: Deaths that a job may see; one that is blamed for it counts for a third of them.
+CRASHES = st.sampled_from([1, 1, 2, 3, 4, 7])
 WEIGHTS = st.sampled_from([0.5, 1.0, 3.0])
 SHORT_MS = st.sampled_from([0, 1, 100, 249, 250, 251, 999, 1_000, 1_001, 3_000, 9_999, 10_000])
 LONG_MS = st.sampled_from([60_000, 600_000, 3_600_000, DAY_MS, 2 * DAY_MS])
@@ -111,7 +121,7 @@ FLOW = st.sampled_from(sorted(FLOWS))
 LANE = st.sampled_from([GENERATE, EMBED])
 USER = st.sampled_from(["ann", "ben", "cleo"])
 WORKER = st.sampled_from([0, 1])
-NUMBER = st.integers(0, 7)
+NUMBER = st.integers(0, 11)
 End = Literal["succeeded", "failed", "retry"]
 ENDS: st.SearchStrategy[list[End]] = st.lists(
     st.sampled_from(["succeeded", "succeeded", "failed", "retry"]), min_size=1, max_size=3
@@ -138,7 +148,8 @@ class TrueTime:
 class Ending:
     """How a call ends: `ends`, of its jobs in turn; `share`: of what they need they used so much,
     None: unknown. `counted_ago_ms`: when the headers came; `credit`: for so much of the time
-    before it the provider says that it was at work."""
+    before it the provider says that it was at work. `unknown`: whether it was answered; `stopped`:
+    it was cut, which is no failure."""
 
     ends: Sequence[End] = ("succeeded",)
     share: float | None = 0.1
@@ -149,6 +160,12 @@ class Ending:
     trouble: bool = False
     split: bool = False
     pause: str = ""
+    unknown: bool = False
+    stopped: bool = False
+
+
+#: What a worker does that is told to cut a call.
+STOPPED = Ending(["retry"], None, unknown=True, stopped=True)
 
 
 class Model(RuleBasedStateMachine):
@@ -159,6 +176,7 @@ class Model(RuleBasedStateMachine):
         self.time = TrueTime()
         self.seen: Dump | None = None
         self.accepted = 0
+        self.said = 0
         self.started = 0
         self.runs = 0
         self.life = 0
@@ -175,11 +193,12 @@ class Model(RuleBasedStateMachine):
         """Run one script."""
         self.seen = None
         self._note_reports()
-        result = at_once(work)
-        if self.last_now:
-            self.lease_now += min(250, self.now - self.last_now)
-        self.last_now = max(self.now, self.last_now)
-        return result
+        try:
+            return at_once(work)
+        finally:
+            if self.last_now:
+                self.lease_now += min(250, self.now - self.last_now)
+            self.last_now = max(self.now, self.last_now)
 
     def _note_reports(self) -> None:
         """Once in the server's life every worker has told what it holds."""
@@ -200,7 +219,7 @@ class Model(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ the beginning
 
-    @initialize(generate=LIMITS, embed=LIMITS, quota=QUOTAS, crashes=st.integers(1, 3))
+    @initialize(generate=LIMITS, embed=LIMITS, quota=QUOTAS, crashes=CRASHES)
     def open(self, generate: list[Cap], embed: list[Cap], quota: int | None, crashes: int) -> None:
         self.begin(FLOWS, {GENERATE: generate, EMBED: embed}, quota, crashes, (100, 50, 300, 1))
 
@@ -211,8 +230,10 @@ class Model(RuleBasedStateMachine):
         quota: int | None,
         crashes: int,
         needs: Sequence[int],
+        within_ms: int = 0,
     ) -> None:
-        """Flows with a job for each of `needs`, and two workers that nobody has told anything."""
+        """Flows with a job for each of `needs`, the first of them with a deadline perhaps, and two
+        workers that nobody has told anything."""
         #: Two schedulers, and two workers.
         self.stores = [Store(Direct(self.server, self.time)) for _ in range(4)]
         self.server.command("FLUSHALL")
@@ -230,7 +251,10 @@ class Model(RuleBasedStateMachine):
         self.slots: list[WorkerBook] = []
         for id, flow in self.books.flows.items():
             self._set(flow, limits[flow.lane], quota, pack=flows[id][3])
-            jobs = [NewJob("", need, "note", b"payload", 10, need // 2, "one") for need in needs]
+            jobs = [
+                self._new_job(need, 10, "one", within_ms=0 if i else within_ms)
+                for i, need in enumerate(needs)
+            ]
             self._accept(id, jobs)
         for i in range(2):
             self.slots.append(self._new_worker())
@@ -249,17 +273,28 @@ class Model(RuleBasedStateMachine):
             self.time.passed_ms += 250
             self._tick()
 
+    @rule(
+        place=NUMBER,
+        number=NUMBER,
+        more_ms=st.sampled_from([-1, 0, 0, 1]),
+        seen=st.booleans(),
+    )
+    def a_deadline_comes(self, place: int, number: int, more_ms: int, seen: bool) -> None:
+        """That of a job somewhere, to the millisecond; a scheduler perhaps sees it first."""
+        jobs = self._somewhere(place, lambda job: job.deadline > self.now)
+        if jobs:
+            deadline = jobs[number % len(jobs)].deadline
+            self.time.passed_ms += max(0, deadline - self.now + more_ms)
+        if seen:
+            self.a_scheduler_takes_a_step(0, None)
+
     def _tick(self) -> None:
         self.run(self.stores[0].gateway.run("look", "no flow"))
 
     @rule(data=st.data())
     def something_rare(self, data: st.DataObject) -> None:
         """What would leave little else to happen if it came as often."""
-        match data.draw(
-            st.sampled_from(
-                ["long pause", "step", "restart", "pause", "death", "lane lost", "weather"]
-            )
-        ):
+        match data.draw(st.sampled_from(RARE)):
             case "long pause":
                 self.time.passed_ms += data.draw(LONG_MS)
             case "step":
@@ -269,7 +304,11 @@ class Model(RuleBasedStateMachine):
             case "pause":
                 self._pause(data.draw(FLOW))
             case "death":
-                self._die(data.draw(WORKER), seen=data.draw(st.booleans()))
+                which = data.draw(WORKER)
+                # (0: a call that it does not hold)
+                calls = ["", "0", *self.slots[which].held, *self.slots[which].unseen]
+                seen, number = data.draw(st.booleans()), data.draw(NUMBER)
+                self._die(which, seen=seen, blamed=calls[number % len(calls)])
             case "lane lost":
                 self._lose_lane(data.draw(LANE), told=data.draw(st.booleans()))
             case "weather":
@@ -293,35 +332,142 @@ class Model(RuleBasedStateMachine):
 
     @rule(
         flow=FLOW,
-        needs=st.lists(st.tuples(NEEDS, TOKENS, PACKS), min_size=1, max_size=6),
+        needs=st.lists(
+            st.tuples(NEEDS, TOKENS, PACKS, WITHIN_MS, ON_UNKNOWN), min_size=1, max_size=6
+        ),
         again=st.booleans(),
     )
-    def accept(self, flow: str, needs: list[tuple[int, int, str]], again: bool) -> None:
-        jobs = [
-            NewJob("", need, "note", b"payload", tokens, need // 2, pack)
-            for need, tokens, pack in needs
-        ]
+    def accept(
+        self, flow: str, needs: list[tuple[int, int, str, int, OnUnknown]], again: bool
+    ) -> None:
+        jobs = [self._new_job(*told) for told in needs]
         known = [
-            NewJob(job.id, 7, "other", b"other")
+            NewJob(job.id, 7, "other", b"other", within_ms=5, on_unknown="end")
             for job in list(self.books.jobs.values())[:: max(1, self.accepted // 5)]
             if job.flow == flow and job.place != "gone"
         ]
         self._accept(flow, jobs, known if again else [])
 
+    def _new_job(
+        self,
+        need: int,
+        tokens: int,
+        pack: str,
+        within_ms: int = 0,
+        on_unknown: OnUnknown = "retry",
+    ) -> NewJob:
+        self.accepted += 1
+        id = f"j{self.accepted}"
+        payload = f"payload of {id}".encode()
+        return NewJob(id, need, "note", payload, tokens, need // 2, pack, within_ms, on_unknown)
+
     def _accept(self, id: str, jobs: list[NewJob], known: Sequence[NewJob] = ()) -> None:
         flow = self.books.flows[id]
-        told = []
+        held = self.run(self.stores[0].accept(id, [*jobs, *known]))
         for new in jobs:
-            self.accepted += 1
-            job = JobBook(f"j{self.accepted}", id, new.need, new.tokens, new.base, new.pack)
-            self.books.jobs[job.id] = job
-            flow.line.append(job.id)
-            told.append(
-                NewJob(job.id, new.need, "note", b"payload", new.tokens, new.base, new.pack)
-            )
-        flow.held += len(jobs)
-        assert self.run(self.stores[0].accept(id, [*told, *known])) == flow.held
+            deadline = self.now + new.within_ms if new.within_ms else 0
+            asked = (new.need, new.tokens, new.base, new.pack, new.payload.decode())
+            self.books.accept(JobBook(new.id, id, *asked, deadline, new.on_unknown))
+        assert held == flow.held
         flow.fed_at = self.now
+        self._lines_move()
+
+    @rule(
+        place=NUMBER,
+        some=st.lists(NUMBER, min_size=1, max_size=3),
+        with_its_call=st.booleans(),
+        seen=st.booleans(),
+    )
+    def cancel(self, place: int, some: list[int], with_its_call: bool, seen: bool) -> None:
+        """Jobs wherever they are, perhaps with all of their call; some nobody knows any more. A
+        scheduler perhaps sees it first."""
+        jobs = self._somewhere(place, lambda job: True)
+        if not jobs:
+            return
+        ids = [jobs[number % len(jobs)].id for number in some]
+        call = self.books.calls.get(self.books.jobs[ids[0]].place)
+        if call and with_its_call:
+            ids += call.needs
+        self._cancel(ids)
+        if seen:
+            self.a_scheduler_takes_a_step(0, None)
+
+    def _somewhere(self, place: int, suits: Callable[[JobBook], bool]) -> list[JobBook]:
+        """Jobs that suit, of one of the places where there are any."""
+        found: dict[str, list[JobBook]] = {}
+        for job in self.books.jobs.values():
+            if suits(job):
+                found.setdefault(self._where(job), []).append(job)
+        parked = {job.flow for job in self.books.jobs.values() if job.place == "parked"}
+        heads = [self.books.jobs[flow.line[0]] for flow in self.books.flows.values() if flow.line]
+        found["head"] = [job for job in heads if suits(job)]
+        found["before parked"] = [job for job in found["head"] if job.flow in parked]
+        found["next"] = [job for job in map(self._next, self.books.lanes) if job and suits(job)]
+        places = [where for where in WHERE if found.get(where)]
+        return found[places[place % len(places)]] if places else []
+
+    def _next(self, lane: str) -> JobBook | None:
+        """The job of a lane whose turn it is: the lane may be waiting until it fits."""
+        turns = copy.deepcopy(self.books.lanes[lane].turns)
+        while turn := turns.next(set(Class)):
+            if waiting := self.books.flows[turn.flow].line:
+                return self.books.jobs[waiting[0]]
+            turns.leave(turn)
+        return None
+
+    def _where(self, job: JobBook) -> str:
+        if job.waits:
+            return "lost" if job.call in self.books.calls else job.place
+        call = self.books.calls.get(job.place)
+        if call:
+            return call.state
+        return "gone" if job.place == "gone" else "ended"
+
+    def _cancel(self, ids: Sequence[str]) -> None:
+        told = self.run(self.stores[0].cancel(ids))
+        assert told == [self._book_cancel(id) for id in ids]
+        self._lines_move()
+
+    def _book_cancel(self, id: str) -> str:
+        job = self.books.jobs[id]
+        call = self.books.calls.get(job.place)
+        if job.place == "gone":
+            return "unknown"
+        if job.waits:
+            self.books.end_job(job, "cancelled", "cancelled")
+            return "cancelled"
+        if call is None:
+            return "ended"
+        job.cancelled = True
+        if call.state == "running":
+            return "cancelling"
+        self.books.unsend(call, self.now)
+        return "cancelled"
+
+    @precondition(lambda self: self.books.dead)
+    @rule(number=NUMBER, how=st.sampled_from(["", "", "letter", "known"]))
+    def a_dead_job_is_asked_again(self, number: int, how: str) -> None:
+        """Under a new id; or one of which there is no letter, or under an id that is known."""
+        letters = list(self.books.dead)
+        held = [job.id for job in self.books.jobs.values() if job.place != "gone"]
+        old = letters[number % len(letters)]
+        if how == "letter":
+            never = next(id for id in (*self.books.jobs, "stranger") if id not in letters)
+            with pytest.raises(UnknownPart, match="letter"):
+                self.run(self.stores[1].replay("acme", never, "new"))
+        elif how == "known" and held:
+            with pytest.raises(Refused, match="already"):
+                self.run(self.stores[1].replay("acme", old, held[number % len(held)]))
+        else:
+            self._replay(old)
+
+    def _replay(self, old: str) -> None:
+        died = self.books.dead.pop(old).job
+        self.accepted += 1
+        new = JobBook(f"j{self.accepted}", died.flow, died.need, died.tokens, died.base)
+        new.payload, new.replays = died.payload, old
+        self.books.accept(new)
+        self.run(self.stores[1].replay("acme", old, new.id))
         self._lines_move()
 
     def _lines_move(self) -> None:
@@ -355,14 +501,16 @@ class Model(RuleBasedStateMachine):
 
     @rule(which=WORKER, ends=st.integers(0, 3), ago_ms=st.sampled_from([0, 100, 5_000]))
     def a_worker_takes_a_turn(self, which: int, ends: int, ago_ms: int) -> None:
-        """It settles what has ended and fills its slots."""
+        """It settles what has ended, cuts what nobody wants, and fills its slots."""
         worker = self.slots[which]
-        calls = [self.books.calls[id] for id in worker.held[:ends] if id in self.books.calls]
-        if calls:
-            how = Ending(counted_ago_ms=ago_ms)
-            if self.unwell:
-                how = Ending(["retry"], None, counted_ago_ms=ago_ms, trouble=True)
-            self._settle(which, [(call, how) for call in calls])
+        how = Ending(counted_ago_ms=ago_ms)
+        if self.unwell:
+            how = Ending(["retry"], None, counted_ago_ms=ago_ms, trouble=True, unknown=True)
+        held = [id for id in worker.held if id in self.books.calls]
+        ended = [(id, how) for id in held[:ends] if id not in worker.unwanted]
+        ended += [(id, STOPPED) for id in held if id in worker.unwanted]
+        if ended:
+            self._settle(which, [(self.books.calls[id], how) for id, how in ended])
         most = max(1, worker.slots - len(worker.held))
         self.release(2 + which, most)
         self.claim(which, most, reply_is_lost=False)
@@ -391,12 +539,13 @@ class Model(RuleBasedStateMachine):
         before, left = self.look(), self.books.left()
         n, wait_ms = self.run(self.stores[which].promote(most))
         dump = self.look()
+        expired = self._expire(most)
         come = [
             job
             for job in self.books.jobs.values()
             if job.place in {"later", "parked"} and job.id in line(dump, job.flow)
         ]
-        assert len(come) == n
+        assert len(come) + expired == n
         brought = dict.fromkeys(self.books.flows, 0.0)
         for job in come:
             if job.place == "later":
@@ -410,10 +559,21 @@ class Model(RuleBasedStateMachine):
         if most == 200:
             assert all(at > self.now for at in later)
             self._what_is_parked_does_not_fit(dump, left)
-        if later:
+        for moment in (*later, *self.books.until.values()):
             assert wait_ms is not None
-            assert wait_ms <= max(0, min(later) - self.now)
+            assert wait_ms <= max(0, moment - self.now)
         self._sleep_at_most(wait_ms)
+
+    def _expire(self, most: int) -> int:
+        """Deadlines that have passed are looked at, the earliest first; how many jobs end."""
+        until = self.books.until
+        passed = sorted((at, id) for id, at in until.items() if at <= self.now)[:most]
+        waited = [self.books.jobs[id] for _, id in passed if self.books.jobs[id].waits]
+        for _, id in passed:
+            del until[id]
+        for job in waited:
+            assert self.books.end_if_overtaken(job, self.now)
+        return len(waited)
 
     def _what_is_parked_does_not_fit(self, dump: Dump, left: float) -> None:
         if self.was_p99:
@@ -467,7 +627,8 @@ class Model(RuleBasedStateMachine):
         lane = self.books.lanes[id]
         for cap in lane.caps:
             inside = lane.most_inside(cap, self.time.passed_ms)
-            gone = [self.books.calls[i].units[cap.unit] for i in ids]
+            calls = [self.books.calls[i] for i in ids if self.books.calls[i].lane == id]
+            gone = [call.units[cap.unit] for call in calls]
             # What is larger than the limit goes alone; who takes nothing of it is not concerned.
             assert inside <= cap.amount or inside in gone or not any(gone), cap
         if before[f"l:{id}"]["life"] != str(self.life):
@@ -517,8 +678,8 @@ class Model(RuleBasedStateMachine):
         claimed: list[str] = []
         while books.ready and len(claimed) < min(most, share):
             call = books.calls[books.ready[0]]
-            if self._stopped(call, before):
-                books.unsend(call)
+            if self._stopped(call, before) or self._overtaken(call):
+                books.unsend(call, self.now)
                 continue
             books.ready.pop(0)
             call.state, call.worker = "running", worker.name
@@ -529,8 +690,12 @@ class Model(RuleBasedStateMachine):
 
     def _stopped(self, call: CallBook, before: Dump) -> bool:
         shut = int(before[f"l:{call.lane}"].get("shut_until", 0)) > self.now
-        paused = self.books.flows[call.lead].paused or self.books.lanes[call.lane].paused
-        return shut or paused or self.books.suspended
+        flows = {call.lead, *(self.books.jobs[job].flow for job in call.needs)}
+        paused = any(self.books.flows[flow].paused for flow in flows)
+        return shut or paused or self.books.lanes[call.lane].paused or self.books.suspended
+
+    def _overtaken(self, call: CallBook) -> bool:
+        return any(self.books.jobs[job].overtaken(self.now) for job in call.needs)
 
     def _described(self, id: str) -> Claimed:
         call = self.books.calls[id]
@@ -542,8 +707,8 @@ class Model(RuleBasedStateMachine):
             need=call.need,
             attempts=ATTEMPTS,
             jobs=tuple(
-                ClaimedJob(job, self.books.jobs[job].failures, b"payload", need, 3)
-                for job, need in call.needs.items()
+                ClaimedJob(job.id, job.failures, job.payload.encode(), need, 3)
+                for job, need in ((self.books.jobs[id], need) for id, need in call.needs.items())
             ),
             tokens=call.units["tokens"],
             inputs=call.units["inputs"],
@@ -552,17 +717,19 @@ class Model(RuleBasedStateMachine):
 
     @rule(which=WORKER, moves_on=st.booleans())
     def beat(self, which: int, moves_on: bool) -> None:
-        """`moves_on`: a claim whose reply was lost is given up instead of asked again."""
+        """`moves_on`: a claim whose reply was lost is given up instead of asked again. The worker
+        is told which of its calls nobody wants answered any more."""
         worker, store = self.slots[which], self.stores[2 + which]
         if moves_on and worker.unseen:
             worker.seq += 1
             worker.unseen = []
         worker.life = store.gateway.life
-        if worker.life == self.life:
-            for id in self.books.running(worker.name):
-                call = self.books.calls[id]
-                if id not in worker.held and call.seq <= worker.seq:
-                    self.books.unsend(call)
+        unheard = [
+            call
+            for call in map(self.books.calls.__getitem__, self.books.running(worker.name))
+            if call.id not in worker.held and call.seq <= worker.seq
+        ]
+        told_all = worker.life == self.life
         held = [self._described(id) for id in worker.held if id in self.books.calls]
         told = WorkerState(
             worker=worker.name,
@@ -573,7 +740,11 @@ class Model(RuleBasedStateMachine):
             life=worker.life,
             held=held,
         )
-        self.run(store.heartbeat(told))
+        unwanted = self.run(store.heartbeat(told))
+        worker.unwanted = self.books.unwanted(worker) if told_all else set()
+        assert sorted(unwanted) == sorted(worker.unwanted)
+        for call in unheard if told_all else ():
+            self.books.unsend(call, self.now)
         worker.lease_end = self.lease_now + LEASE_MS
         if self.books.workers.setdefault(worker.name, worker) is not worker:
             raise AssertionError("two workers have one name")
@@ -601,6 +772,7 @@ class Model(RuleBasedStateMachine):
         credit=st.sampled_from([0, 0, 0.5, 1.0]),
         delay_ms=st.sampled_from([0, 1, 500, 20_000]),
         how=st.sampled_from(["", "", "", "", "refused", "shut", "trouble", "split", "pause"]),
+        unknown=st.booleans(),
     )
     def settle(
         self,
@@ -611,6 +783,7 @@ class Model(RuleBasedStateMachine):
         credit: float,
         delay_ms: int,
         how: str,
+        unknown: bool,
     ) -> None:
         choices = self._settles()
         which, call = choices[number % len(choices)]
@@ -624,6 +797,7 @@ class Model(RuleBasedStateMachine):
             trouble=how == "trouble",
             split=how == "split",
             pause="key: refused" if how == "pause" and number == 7 else "",
+            unknown=unknown,
         )
         self._settle(which, [(call, ending)])
 
@@ -643,6 +817,7 @@ class Model(RuleBasedStateMachine):
 
     def _settlement(self, call: CallBook, how: Ending) -> Settlement:
         counted_by_ms = max(call.claimed_ms, self.time.passed_ms - how.counted_ago_ms)
+        self.said += 1
         used = {}
         if how.share is not None:
             used = {job: int(need * how.share) for job, need in call.needs.items()}
@@ -656,9 +831,11 @@ class Model(RuleBasedStateMachine):
                 JobEnd(
                     job,
                     how.ends[i % len(how.ends)],
-                    failed=how.share is None,
+                    failed=how.share is None and not how.stopped,
                     delay_ms=how.delay_ms,
+                    body=b'{"said":%d}' % self.said,
                     used=used.get(job),
+                    unknown=how.unknown,
                 )
                 for i, job in enumerate(call.needs)
             ),
@@ -683,7 +860,7 @@ class Model(RuleBasedStateMachine):
         self._watch_for_trouble(call, how)
         self._resize_packs(call, how)
         for end in told.jobs:
-            self._end_job(call, end, was_lost)
+            self._end_job(call, end, was_lost, how.refused is not None)
 
     def _watch_for_trouble(self, call: CallBook, how: Ending) -> None:
         lane, job = self.books.lanes[call.lane], self.books.jobs[next(iter(call.needs))]
@@ -705,23 +882,28 @@ class Model(RuleBasedStateMachine):
         assert 1 <= told <= flow.pack_most
         flow.pack = told
 
-    def _end_job(self, call: CallBook, told: JobEnd, was_lost: bool) -> None:
+    def _end_job(self, call: CallBook, told: JobEnd, was_lost: bool, refused: bool) -> None:
         job = self.books.jobs[told.id]
         if job.call != call.id or (was_lost and not job.waits):
             return
         unwell = self.books.lanes[call.lane].trouble >= TROUBLE_MOST
-        end = "retry" if told.end == "failed" and told.failed and unwell else told.end
-        if was_lost:
-            if end != "retry":
-                self.books.end_job(job, end)
+        again = told.end == "retry" or (told.end == "failed" and told.failed and unwell)
+        if was_lost and again:
             return
-        job.attempts += 1
-        if end == "retry":
+        job.attempts += not was_lost
+        job.refused += refused
+        if told.failed:
+            job.remember(told.body.decode())
+        if not again:
+            self.books.end_job(job, told.end, told.body.decode())
+        elif self.books.end_if_overtaken(job, self.now):
+            pass
+        elif told.unknown and job.on_unknown == "end":
+            self.books.end_job(job, "failed", "unknown_outcome")
+        else:
             job.place, job.later_at = "later", self.now + told.delay_ms
             job.call = ""
             job.failures += told.failed and not unwell
-        else:
-            self.books.end_job(job, end)
 
     @precondition(lambda self: self.settled)
     @rule(number=NUMBER)
@@ -743,16 +925,44 @@ class Model(RuleBasedStateMachine):
         self.run(self.stores[2 + which].give_back(owner, [call.id], unreachable=unreachable))
         self._let_go(call.id)
         if call.state == "running":
-            self.books.unsend(call)
+            for job in call.needs:
+                self.books.jobs[job].unsent += 1
+            self.books.unsend(call, self.now)
         self._lines_move()
 
-    def _die(self, which: int, *, seen: bool) -> None:
-        """A worker dies, perhaps seen by its parent, or is only cut off: what it sent may still be
-        settled."""
+    @precondition(_held_somewhere)
+    @rule(
+        number=NUMBER,
+        how=st.sampled_from(["stopped", "no answer", "given back", "worker died"]),
+    )
+    def a_call_comes_to_nothing(self, number: int, how: str) -> None:
+        """One, if there are any, with a job that goes on otherwise than most do."""
+        choices = self._settles()
+        odd = [(which, call) for which, call in choices if self._is_odd(call)]
+        which, call = (odd or choices)[number % len(odd or choices)]
+        match how:
+            case "stopped":
+                self._settle(which, [(call, STOPPED)])
+            case "no answer":
+                self._settle(which, [(call, Ending(["retry"], None, unknown=True))])
+            case "given back":
+                self._give_back(which, call, unreachable=False)
+            case "worker died":
+                if call.id in self.slots[which].held:
+                    self._die(which, seen=True, blamed=call.id)
+                self.reap(which)
+
+    def _is_odd(self, call: CallBook) -> bool:
+        jobs = [self.books.jobs[job] for job in call.needs]
+        return any(j.overtaken(self.now) or j.on_unknown == "end" or j.crashed for j in jobs)
+
+    def _die(self, which: int, *, seen: bool, blamed: str = "") -> None:
+        """A worker dies, perhaps seen by its parent, who may know of which call, or is only cut
+        off: what it sent may still be settled."""
         worker = self.slots[which]
         if seen:
-            self.run(self.stores[0].leave(worker.name))
-            worker.lease_end = -1
+            self.run(self.stores[0].leave(worker.name, blamed=blamed))
+            worker.lease_end, worker.blamed = -1, blamed
         self.ghosts += [self.books.calls[id] for id in worker.held if id in self.books.calls]
         worker.held, worker.unseen = [], []
         self.slots[which] = self._new_worker()
@@ -767,7 +977,7 @@ class Model(RuleBasedStateMachine):
         order = [row["call"] for _, row in told[len(self.books.ledger) :]]
         for call in sorted(lost, key=lambda one: order.index(one.id) if one.id in order else -1):
             assert self._is_dead(self.books.workers[call.worker])
-            self.books.lose(call, self.time.passed_ms)
+            self.books.lose(call, self.time.passed_ms, self.now, DEATH)
         for name, worker in list(self.books.workers.items()):
             if name not in dump.get("workers", {}):
                 assert self._is_dead(worker)
@@ -947,6 +1157,20 @@ class Model(RuleBasedStateMachine):
         check_all(self.look(), self.books, self.last_now, self.time.passed_ms)
 
 
+RARE = (
+    *("long pause", "step", "restart", "pause", "lane lost", "weather"),
+    *("death", "death"),
+)
+#: Where jobs are that are cancelled, or whose deadline comes.
+WHERE = (
+    *("next", "before parked", "running", "queue", "ready", "later", "head"),
+    *("parked", "lost", "running", "ended", "gone"),
+)
+#: What is remembered of a job whose worker died.
+DEATH = (
+    '{"error":{"code":"worker_died","message":"the worker died while this job was running",'
+    '"pointer":null,"provider_status":null}}'
+)
 CHANGES = (
     *("quota", "status", "status", "reserve", "weights", "limits", "credit", "paced"),
     *("lane paused", "flow weight", "flow paused"),
@@ -962,7 +1186,10 @@ def read_caps(told: list[Cap]) -> tuple[list[Limit], list[Limit]]:
 def row_of(fields: dict[str, str]) -> tuple[str, ...]:
     if "call" in fields:
         return tuple(fields[name] for name in ROW)
-    return ("job", fields["job"], fields["state"], fields["attempts"])
+    error = json.loads(fields["body"]).get("error")
+    said = error["code"] if error else fields["body"]
+    assert fields["note"] == "note"
+    return ("job", fields["job"], fields["state"], fields["attempts"], said)
 
 
 ROW = ("call", "jobs", "outcome", "characters")
