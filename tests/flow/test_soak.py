@@ -51,7 +51,7 @@ def size_of(command: Command, redis: "Redis") -> Size:
     return Size(
         {role: sum(map(_own_memory_mb, of)) for role, of in pids.items()},
         {role: max(map(_descriptors, of), default=0) for role, of in pids.items()},
-        int(redis.dbsize()),
+        redis.dbsize(),  # type: ignore[arg-type]
     )
 
 

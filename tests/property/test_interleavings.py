@@ -65,10 +65,16 @@ class Moment:
 
 
 class World:
-    """`ends`: what may become of the first job though nobody answers it."""
+    """`ends`: what may become of jobs though nobody answers them; only the first can expire."""
 
     def __init__(
-        self, server: Server, amount: int, flows: dict[str, Any], jobs: int, ends: str
+        self,
+        server: Server,
+        amount: int,
+        flows: dict[str, Any],
+        jobs: int,
+        ends: str,
+        quota: int | None,
     ) -> None:
         self.server = server
         self.ends = ends
@@ -76,7 +82,7 @@ class World:
         self.model = Model()
         limits = {GENERATE: [Cap(amount, WINDOW_MS)]}
         within_ms = WINDOW_MS if "expires" in ends else 0
-        self.model.begin(flows, limits, None, 2, [100] * jobs, within_ms)
+        self.model.begin(flows, limits, quota, 2, [100] * jobs, within_ms)
 
     def moment(self) -> Moment:
         found = self.server.command("EVALSHA", self.take, 0, PREFIX)
@@ -125,8 +131,9 @@ class World:
                 f"{name} beats": partial(model.beat, i, moves_on=True),
                 f"{name} dies": partial(self.dies, i),
             }
-        if "cancelled" in self.ends and model.books.jobs["j1"].place not in {*ENDED, "gone"}:
-            steps["j1 is cancelled"] = partial(model._cancel, ["j1"])
+        for id, job in model.books.jobs.items():
+            if f"{id} is cancelled" in self.ends and job.place not in {*ENDED, "gone"}:
+                steps[f"{id} is cancelled"] = partial(model._cancel, [id])
         for which, call in model._settles():
             steps |= {
                 f"{call.id} is answered": partial(model._settle, which, [(call, ANSWERED)]),
@@ -191,14 +198,15 @@ PACKS = {"p": (GENERATE, "ann", Class.BULK, 2), "q": (GENERATE, "ben", Class.BUL
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("amount", "flows", "jobs", "ends", "begins"),
+    ("amount", "flows", "jobs", "ends", "quota", "begins"),
     [
-        (1, BULK, 2, "", []),
-        (2, BULK, 3, "expires", ["A releases", "A claims", "B claims"]),
-        (2, WITH_CHAT, 1, "cancelled or expires", ["B releases", "A claims"]),
-        (1, PACKS, 1, "cancelled", ["half a window passes", "A releases", "B claims"]),
+        (1, BULK, 2, "", None, []),
+        (2, BULK, 3, "j1 expires", None, ["A releases", "A claims", "B claims"]),
+        (2, WITH_CHAT, 1, "j1 is cancelled or expires", None, ["B releases", "A claims"]),
+        (1, PACKS, 1, "j1 is cancelled", None, ["half a window passes", "A releases", "B claims"]),
+        (2, BULK, 3, "j2 is cancelled", 150, ["A releases", "A claims", "1 is answered"]),
     ],
-    ids=["one at a time", "two at a time", "chat and bulk", "packs"],
+    ids=["one at a time", "two at a time", "chat and bulk", "packs", "quota"],
 )
 def test_whatever_the_order_of_the_scripts(
     server_url: str,
@@ -206,12 +214,13 @@ def test_whatever_the_order_of_the_scripts(
     flows: dict[str, Any],
     jobs: int,
     ends: str,
+    quota: int | None,
     begins: list[str],
 ) -> None:
     server = Model.server = Server(server_url)
     depth = DEPTH if begins else DEPTH + 1
     try:
-        taken = explore(World(server, amount, flows, jobs, ends), begins, depth)
+        taken = explore(World(server, amount, flows, jobs, ends, quota), begins, depth)
     finally:
         server.close()
     assert taken > STEPS_LEAST**depth

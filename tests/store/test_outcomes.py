@@ -1,5 +1,7 @@
 """How a job ends that is not answered: cancelled, expired, of unknown outcome, dead."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from redis.asyncio import Redis
 
@@ -501,3 +503,57 @@ async def test_a_pack_whose_worker_died_of_something_else_stays_one(pond: Pond) 
     await pond.release()
 
     assert [len(call.jobs) for call in await pond.claim()] == [3]
+
+
+# ---------------------------------------------------------------- who waited for it goes on
+
+
+async def parked_behind(pond: Pond) -> None:
+    """`a` is in line and the quota has room for it alone; `b` is parked behind it."""
+    await pond.open(quota=50)
+    await pond.accept("a", within_ms=5_000)
+    await pond.accept("b")
+    await pond.beat()
+    await pond.release()
+    await pond.open(quota=150)
+    await pond.store.promote(200)
+    assert await pond.line() == ["a"]
+
+
+async def held_up_by_a_head(pond: Pond) -> None:
+    """The window has room for the tokens of `b`, not for those of `a` before it."""
+    await pond.open("6/60s", "30tokens/60s")
+    await pond.jump(61_000)
+    await pond.accept("first", tokens=10)
+    await pond.beat()
+    await pond.release()
+    [call] = await pond.claim()
+    await pond.settle(call, tokens=10)
+    await pond.accept("a", tokens=25, within_ms=5_000)
+    await pond.accept("b", tokens=10)
+    await pond.beat()
+    assert (await pond.release())[0] == 0
+
+
+async def ends(pond: Pond, how: str) -> None:
+    if how == "cancelled":
+        assert await pond.store.cancel(["a"]) == ["cancelled"]
+    else:
+        await pond.jump(5_000)
+    await pond.store.promote(200)
+    await pond.store.promote(200)
+    assert await pond.state("a") == how
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+@pytest.mark.parametrize("waits", [parked_behind, held_up_by_a_head])
+async def test_a_job_that_ends_holds_up_nobody_behind_it(
+    pond: Pond, waits: Callable[[Pond], Awaitable[None]], how: str
+) -> None:
+    await waits(pond)
+
+    await ends(pond, how)
+    await pond.beat()
+    await pond.release()
+
+    assert names(await pond.claim()) == ["b"]

@@ -21,8 +21,7 @@ local function cancel(job)
   local flow, state, call = unpack(redis.call('HMGET', j, 'flow', 'state', 'call'))
   if not state then return 'unknown' end
   if state == 'queued' then
-    leave_queue(redis.call('HGET', P .. 'f:' .. flow, 'org'), flow, job)
-    end_overtaken(flow, job, 'cancelled')
+    end_queued(flow, job, 'cancelled')
     return 'cancelled'
   end
   if state ~= 'released' and state ~= 'running' then return 'ended' end

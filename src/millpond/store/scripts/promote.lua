@@ -64,8 +64,7 @@ for _, job in ipairs(redis.call('ZRANGE', P .. 'until', '-inf', now, 'BYSCORE', 
   redis.call('ZREM', P .. 'until', job)
   local flow, state = unpack(redis.call('HMGET', P .. 'j:' .. job, 'flow', 'state'))
   if state == 'queued' then   -- one that is on its way may still be answered
-    leave_queue(redis.call('HGET', P .. 'f:' .. flow, 'org'), flow, job)
-    end_overtaken(flow, job, 'expired')
+    end_queued(flow, job, 'expired')
     n = n + 1
   end
 end

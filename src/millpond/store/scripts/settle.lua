@@ -75,6 +75,7 @@ local function end_job(call, job, flow, refused)
     -- The call was lost and the job waits again: an answer is taken all the same, however late.
     if how == 'retry' then return end
     leave_queue(call.org, flow, job.id)
+    redis.call('ZREM', P .. 'due', call.lane)   -- it may be what the lane waits for
   else
     redis.call('HINCRBY', j, 'attempts', 1)
   end

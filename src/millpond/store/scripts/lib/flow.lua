@@ -101,6 +101,17 @@ local function end_overtaken(flow, job, why)
     or error_body(why, 'its deadline passed before it was answered'))
 end
 
+-- A queued job ends unasked. It may be what the lane waits for, or what the quota was kept for: both are
+-- looked at again.
+local function end_queued(flow, job, why)
+  local org, lane = unpack(redis.call('HMGET', P .. 'f:' .. flow, 'org', 'lane'))
+  leave_queue(org, flow, job)
+  end_overtaken(flow, job, why)
+  redis.call('ZREM', P .. 'due', lane)
+  wake(lane)
+  if redis.call('EXISTS', P .. 'o:' .. org .. ':parked') == 1 then look_at_parked(org) end
+end
+
 -- It is not known whether the provider answered, and the job is not to be asked twice.
 local function end_unknown(flow, job)
   finish(flow, job, 'failed', error_body('unknown_outcome', 'the provider may have answered, and the job is not to be asked twice'))
