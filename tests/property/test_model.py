@@ -585,8 +585,9 @@ class Model(RuleBasedStateMachine):
             in_line = sum(
                 need_of(self.books, fields, lane, self.books.jobs[job]) for job in flow.line
             )
-            for need in dump.get(f"f:{flow.id}:parked", {}).values():
-                assert need > left - in_line
+            for job in dump.get(f"f:{flow.id}:parked", {}):
+                need = need_of(self.books, fields, lane, self.books.jobs[job])
+                assert need > left - in_line, (flow.id, job, left, in_line)
 
     def release(self, which: int, most: int) -> None:
         before = self.look()

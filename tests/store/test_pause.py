@@ -83,3 +83,23 @@ async def test_an_unknown_flow_is_left_unknown(pond: Pond, redis: Redis) -> None
     await pond.store.pause("g")
 
     assert await everything(redis) == before
+
+
+async def test_a_lane_that_waited_for_a_paused_flow_goes_on_with_others(pond: Pond) -> None:
+    """The head of `f` needs what only the end of a call would free; the other flow's job fits."""
+    await pond.open("6/60s", "300characters/60s", endpoint="embed")
+    await pond.open("6/60s", "300characters/60s", endpoint="embed", flow="g")
+    await pond.jump(61_000)
+    await pond.accept("j1", need=200)
+    await pond.beat()
+    await pond.release()
+    assert names(await pond.claim()) == ["j1"]
+    await pond.accept("j2", need=200)
+    await pond.release()
+    await pond.accept("j3", flow="g", need=50)
+    assert (await pond.release())[0] == 0
+
+    await pond.store.pause("f")
+    await pond.release()
+
+    assert names(await pond.claim()) == ["j3"]

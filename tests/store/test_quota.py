@@ -469,3 +469,25 @@ async def test_of_more_flows_than_are_looked_at_once_all_that_fit_come_back(pond
         back += (await pond.store.promote(200))[0]
 
     assert back == 108
+
+
+async def test_a_job_that_needs_more_by_now_does_not_hold_up_one_that_still_fits(
+    pond: Pond,
+) -> None:
+    """Answers went over their bound, so what a job may use is more than when it was parked."""
+    await pond.open(quota=200)
+    await pond.accept("first", need=100, base=0)
+    await pond.beat()
+    await pond.release()
+    await pond.accept("a", need=110, base=0)
+    await pond.accept("b", need=120, base=120)
+    await pond.release()
+    assert set(await pond.scores("f:f:parked")) == {"a", "b"}
+    [call] = await pond.claim()
+    await pond.settle(call, used=150)
+    await pond.open(quota=150 + 130)
+
+    await pond.store.promote(200)
+
+    assert await pond.line() == ["b"]
+    assert (await pond.scores("f:f:parked"))["a"] > 130

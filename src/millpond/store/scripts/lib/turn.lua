@@ -52,9 +52,12 @@ local function step_in(lane, class, user, flow)
   join(classes_level(lane), class, 0, 0)
 end
 
--- A flow takes no more turns, and neither do its user and its class if it was the last one.
+-- A flow takes no more turns, and neither do its user and its class if it was the last one. It may have been
+-- what the lane waits for.
 local function step_out(lane, class, user, flow)
   local c, u, f = classes_level(lane), users_level(lane, class), flows_level(lane, class, user)
+  redis.call('ZREM', P .. 'due', lane)
+  wake(lane)
   for _, at in ipairs({{f, flow}, {u, user}, {c, class}}) do
     local tag = tonumber(redis.call('ZSCORE', at[1], at[2]))
     if tag then rest(at[1], at[2], tag) end
