@@ -267,7 +267,13 @@ def processes() -> Iterator[tuple[int, int, str]]:
         if entry.name.isdigit():
             try:
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                words = (
+                    (entry / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                    .strip()
+                )
             except OSError:
                 continue
             if state != "Z":

@@ -29,6 +29,7 @@ from millpond.store.bell import Bell
 from millpond.store.gateway import Gateway, connect
 from millpond.store.keyring import keyring_of
 from millpond.store.patience import hello_until, pause
+from millpond.store.sealing import read_master_keys
 from millpond.store.store import Store
 from millpond.worker import background
 from millpond.worker.pump import Pump
@@ -114,6 +115,7 @@ async def main(settings: Settings) -> None:
 async def keep(settings: Settings, processes_wanted: int) -> None:
     """Keep several workers running, each a process of its own, until told to stop."""
     redis_url, _ = _addresses(settings)
+    read_master_keys(settings)  # what stops all of them is told once
     if len(settings.worker) > _NAME_MOST:
         raise Refused(f"MILLPOND_WORKER: at most {_NAME_MOST} characters for several processes")
     stop = asyncio.Event()

@@ -77,7 +77,7 @@ def settlement(
             failed = _after_failure(call, error, chance, used=None, unknown=True)
             return ended(failed, trouble=True)
         case Stopped():
-            return ended(_again(call, used=None, unknown=True))
+            return ended(_again(call, used=None, unknown=True), cut=True)
         case NotSent():
             return None
         case _:

@@ -439,7 +439,7 @@ class Model(RuleBasedStateMachine):
         if call is None:
             return "ended"
         job.cancelled = True
-        if call.state == "running":
+        if call.state == "running" or self.heard != self.life:
             return "cancelling"
         self.books.unsend(call, self.now)
         return "cancelled"
@@ -565,15 +565,22 @@ class Model(RuleBasedStateMachine):
         self._sleep_at_most(wait_ms)
 
     def _expire(self, most: int) -> int:
-        """Deadlines that have passed are looked at, the earliest first; how many jobs end."""
+        """Deadlines that have passed are looked at, the earliest first; how many jobs that wait, and
+        calls that no worker has taken, end of it."""
         until = self.books.until
         passed = sorted((at, id) for id, at in until.items() if at <= self.now)[:most]
-        waited = [self.books.jobs[id] for _, id in passed if self.books.jobs[id].waits]
+        ended = 0
         for _, id in passed:
-            del until[id]
-        for job in waited:
-            assert self.books.end_if_overtaken(job, self.now)
-        return len(waited)
+            until.pop(id, None)
+            job = self.books.jobs[id]
+            call = self.books.calls.get(job.place)
+            if job.waits:
+                assert self.books.end_if_overtaken(job, self.now)
+                ended += 1
+            elif call and call.state == "ready" and self.heard == self.life:
+                self.books.unsend(call, self.now)
+                ended += 1
+        return ended
 
     def _what_is_parked_does_not_fit(self, dump: Dump, left: float) -> None:
         if self.was_p99:

@@ -1,6 +1,8 @@
 """How a job ends that is not answered: cancelled, expired, of unknown outcome, dead."""
 
+import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -9,7 +11,7 @@ from conftest import TestTime
 from millpond.domain.call import Claimed
 from millpond.domain.job import State
 from millpond.errors import Refused, UnknownPart
-from millpond.store.store import OnUnknown, Store
+from millpond.store.store import BadId, OnUnknown, Store
 from store.pond import PREFIX, Pond, names
 
 
@@ -45,6 +47,7 @@ async def test_a_job_in_line_ends_when_its_deadline_passes(pond: Pond) -> None:
     await pond.accept("j1", "j2", "j3", within_ms=1_000)
     await pond.beat()
     await pond.release()
+    await pond.claim()
 
     await pond.jump(999)
     assert await pond.store.promote(200) == (0, 1)
@@ -557,3 +560,85 @@ async def test_a_job_that_ends_holds_up_nobody_behind_it(
     await pond.release()
 
     assert names(await pond.claim()) == ["b"]
+
+
+# ---------------------------------------------------------------- what a review found
+
+
+async def test_a_released_job_that_no_worker_comes_for_expires(pond: Pond) -> None:
+    await pond.open()
+    await pond.accept("j1", within_ms=1_000)
+    await pond.beat()
+    await pond.release()
+    assert await pond.state("j1") == "released"
+    await pond.jump(1_000)
+
+    await pond.store.promote(200)
+
+    assert await last_rows(pond) == [("j1", "expired")]
+    assert await pond.list_of("ready:acme") == []
+    assert await pond.flight() == 0
+
+
+async def test_a_job_whose_deadline_has_passed_already_expires_at_once(pond: Pond) -> None:
+    await pond.open()
+    await pond.accept("j1", within_ms=-5)
+
+    await pond.store.promote(200)
+
+    assert await last_rows(pond) == [("j1", "expired")]
+
+
+async def test_of_a_pack_whose_claim_was_forgotten_nobody_is_asked_twice(pond: Pond) -> None:
+    """The server was started again and takes a call for ready that a worker runs."""
+    call = await pack(pond, "a", "b")
+    await pond.command("HSET", f"{PREFIX}c:{call.id}", "state", "ready")
+    await pond.command("SREM", f"{PREFIX}wc:w", call.id)
+    await pond.command("RPUSH", f"{PREFIX}ready:acme", call.id)
+    await pond.command("HSET", f"{PREFIX}m", "life", 1)
+
+    assert await pond.store.cancel(["a"]) == ["cancelling"]
+
+    assert await pond.state("b") == "running"
+    assert await pond.list_of("ready:acme") == [call.id]
+
+
+async def test_a_call_that_we_cut_tells_nothing_of_the_provider(pond: Pond) -> None:
+    await pond.open()
+    [call] = await pond.run("j1")
+    await pond.command("HSET", f"{PREFIX}l:acme.generate", "trouble", 12, "trouble_since", 1)
+    cut = replace(pond.settlement(call, "retry", used=None, unknown=True), cut=True)
+
+    await pond.store.settle([cut])
+
+    assert await pond.number("l:acme.generate", "trouble") == 12
+
+
+@pytest.mark.parametrize("id", ["", "a|b", "a,b", "a\n", "\x85", "x" * 201])
+async def test_what_cannot_be_an_id_is_refused(pond: Pond, id: str) -> None:
+    await pond.open(crashes=1)
+    with pytest.raises(BadId):
+        await pond.accept(id)
+    await pond.accept("j1")
+    await die(pond)
+
+    with pytest.raises(BadId):
+        await pond.store.replay("acme", "j1", id)
+
+    assert [letter.job for letter in await pond.store.dead("acme")] == ["j1"]
+
+
+async def test_errors_with_odd_line_breaks_are_read(pond: Pond) -> None:
+    await pond.open(crashes=1)
+    [call] = await pond.run("j1")
+    [end] = pond.settlement(call, "retry", failed=True, used=None).jobs
+    odd = replace(end, body='{"error":{"message":"a\u2028b\x85c"}}'.encode())
+    await pond.store.settle([replace(pond.settlement(call, used=None), jobs=(odd,))])
+    await pond.jump(60_000)
+    await pond.store.promote(200)
+    await die(pond)
+
+    [letter] = await pond.store.dead("acme")
+
+    first, _ = (json.loads(error)["error"]["message"] for error in letter.errors)
+    assert first == "a\u2028b\x85c"

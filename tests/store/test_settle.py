@@ -536,7 +536,22 @@ async def test_one_that_has_gone_is_asked_for_again(pond: Pond, redis: Redis) ->
     [call] = await pond.run("j1")
     told = large(pond, call, 9_000)
 
-    await pond.store.gateway.run("settle", pond.store._settle_argument(told))
+    [argument] = await pond.store._settle_arguments([told])
+    await pond.command("DEL", *(f"{PREFIX}{key}" for key in await pond.keys_of("r:")))
+    await pond.store.gateway.run("settle", argument)
 
     assert await pond.state("j1") == "queued"
     assert await pond.books() == (0, 0, 70)
+
+
+async def test_a_server_without_room_takes_it_all_the_same(pond: Pond, redis: Redis) -> None:
+    await pond.open()
+    [call] = await pond.run("j1")
+    used = int((await redis.info("memory"))["used_memory"])
+    await pond.command("CONFIG", "SET", "maxmemory", used)
+    try:
+        assert await pond.store.settle([large(pond, call, 9_000)]) == ["settled"]
+    finally:
+        await pond.command("CONFIG", "SET", "maxmemory", 0)
+
+    assert await pond.state("j1") == "succeeded"

@@ -180,7 +180,7 @@ def test_a_call_that_we_cut_ourselves_burns_no_attempt_and_its_charge_is_unknown
     cut = verdict(Stopped(), claimed(0, attempts=1), headers_ms=None)
 
     again = JobEnd("f.1", "retry", unknown=True)
-    assert cut == settled(None, again, counted_by_ms=ENDED_MS + LOST_GRACE_MS)
+    assert cut == settled(None, again, cut=True, counted_by_ms=ENDED_MS + LOST_GRACE_MS)
 
 
 @pytest.mark.parametrize(

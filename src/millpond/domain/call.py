@@ -63,9 +63,9 @@ class Settlement:
     characters, None if the provider may have done the work and did not say.
 
     `refused`: it said 429, and to wait `shut_ms` (0: it did not say how long). `trouble`: it is
-    unwell, or does not answer. `split`: it will not take so many jobs in one call. `pause` is why
-    the lane must stand still, if it must; `told` what the provider says its limits are, and `said`
-    all that it says of them, for people.
+    unwell, or does not answer. `cut`: we gave it up ourselves. `split`: it will not take so many
+    jobs in one call. `pause` is why the lane must stand still, if it must; `told` what the provider
+    says its limits are, and `said` all that it says of them, for people.
     """
 
     call: Claimed
@@ -77,6 +77,7 @@ class Settlement:
     refused: bool = False
     shut_ms: int = 0
     trouble: bool = False
+    cut: bool = False
     split: bool = False
     pause: str = ""
     told: str | None = None

@@ -5,7 +5,7 @@
      ├────── give back ────┴─────────────────────┤
      └────── settle (to try again), reap ────────┘  reap: failed, after too many crashes
 
-    cancel: queued, released ──▶ cancelled; promote: queued ──▶ expired, when its deadline passes
+    cancel: queued, released ──▶ cancelled; promote: the same ──▶ expired, when its deadline passes
     A job that is cancelled or passes its deadline on its way ends so where it would go back.
 
     flushed: one that has ended ──▶ gone, once that is safe elsewhere
@@ -41,7 +41,10 @@ ARROWS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
     ),
     "reap": (frozenset({State.RUNNING}), frozenset({State.QUEUED, State.FAILED}) | _OVERTAKEN),
     "cancel": (frozenset({State.QUEUED, State.RELEASED}), frozenset({State.CANCELLED})),
-    "promote": (frozenset({State.QUEUED}), frozenset({State.QUEUED, State.EXPIRED})),
+    "promote": (
+        frozenset({State.QUEUED, State.RELEASED}),
+        frozenset({State.QUEUED, State.EXPIRED}),
+    ),
 }
 
 

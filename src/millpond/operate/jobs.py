@@ -1,22 +1,25 @@
 """Jobs that nobody wants any more, and those that died."""
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 
 import orjson
 
+from millpond.errors import Refused
 from millpond.operate.commands import Asked
 from millpond.operate.moments import Clock, Told, for_people
 from millpond.operate.reach import org_of
 from millpond.store.store import DeadLetter
 
+_LINE_OF_A_RUN = re.compile(r"r[0-9a-f]{12}\.[0-9]+")
 #: Jobs of one script.
 _CANCEL_MOST = 200
 _WORDS = {
     "cancelled": "cancelled",
     "cancelling": "is running: it is cut at its worker's next heartbeat, if it shares no call",
     "ended": "had ended before",
-    "unknown": "is not known: it has ended and left, or never was",
+    "unknown": "is not known: it has ended and left, has not been fed yet, or never was",
 }
 #: Some of the jobs are not known.
 _NOT_ALL = 3
@@ -41,6 +44,11 @@ async def list_dead(asked: Asked, org: str | None, *, most: int) -> int:
 
 
 async def replay(asked: Asked, org: str | None, job: str, new: str | None) -> int:
+    if _LINE_OF_A_RUN.fullmatch(job):
+        raise Refused(
+            f"{job} is a line of a run, and stands in its errors file: ask that again, "
+            "millpond run FILE.errors.jsonl"
+        )
     async with asked.store() as (store, _):
         name = new or f"{job}.{secrets.token_hex(3)}"
         await store.replay(await org_of(store, org), job, name)

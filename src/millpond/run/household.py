@@ -259,6 +259,7 @@ class Household:
         at_work = self._folder.at_work(place)
 
         async def start(number: int) -> asyncio.subprocess.Process:
+            forget(at_work)  # what an earlier run may have left
             return await self._start(
                 "worker",
                 MILLPOND_WORKER=self._name(place, number),

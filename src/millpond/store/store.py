@@ -3,14 +3,15 @@
 Everything that Redis knows of jobs, calls, limits and quota is read and written here.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from millpond.domain.call import Claimed, ClaimedJob, Settlement
+from millpond.domain.call import Claimed, ClaimedJob, JobEnd, Settlement
 from millpond.domain.job import Class
 from millpond.domain.limit import Limit
 from millpond.errors import Refused, StoreUnavailable, UnknownFlow, UnknownPart
@@ -34,6 +35,8 @@ _ROWS_MOST = 200
 LOST_GRACE_MS = 1_000
 _REAP_MOST = 20
 
+_ID = re.compile(r"[^,|\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]{1,200}")
+
 #: Answers that are larger are sent ahead of the script that ends their call.
 AHEAD_FROM_BYTES = 8 * 1024
 #: One whose call is never settled leaves by itself.
@@ -55,6 +58,12 @@ _DEATH = _error("worker_died", "the worker died while this job was running")
 
 #: What becomes of a job when nobody knows whether it was answered: it is asked again, or it ends.
 OnUnknown = Literal["retry", "end"]
+
+
+class BadId(Refused):
+    """A text that cannot be a job's id."""
+
+    code = "bad_id"
 
 
 class BelowZero(Refused):
@@ -289,6 +298,7 @@ class Store:
         """Queue jobs, at most ACCEPT_MOST; known ones stay. How many the flow holds now."""
         args: list[Argument] = [flow]
         for job in jobs:
+            _check_id(job.id)
             args += [job.id, job.need, job.tokens, job.base, job.pack, job.note, job.within_ms]
             args += ["end" if job.on_unknown == "end" else "", job.payload]
         match await self.gateway.run("accept", *args):
@@ -324,8 +334,7 @@ class Store:
         """A worker's whole turn in one round trip: settle, heartbeat, release, claim."""
         calls: list[tuple[str, Sequence[Argument]]] = []
         if settlements:
-            await self._send_ahead(settlements)
-            calls.append(("settle", [self._settle_argument(one) for one in settlements]))
+            calls.append(("settle", await self._settle_arguments(settlements)))
         if heartbeat:
             calls.append(("heartbeat", _heartbeat_arguments(worker)))
         if claim:
@@ -345,8 +354,7 @@ class Store:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[str]:
         """End calls that were sent; a word for each: settled, or late."""
-        await self._send_ahead(settlements)
-        reply = await self.gateway.run("settle", *map(self._settle_argument, settlements))
+        reply = await self.gateway.run("settle", *await self._settle_arguments(settlements))
         return [word.decode() for word in reply[1:]]
 
     async def heartbeat(self, worker: WorkerState) -> tuple[str, ...]:
@@ -396,11 +404,14 @@ class Store:
         return letters
 
     async def replay(self, org: str, job: str, new: str) -> None:
-        """Ask what a dead job asked once more, as a new job. Raises UnknownPart (letter, or flow:
-        it has gone), and Refused if there is a job of that id."""
+        """Ask what a dead job asked once more, as a new job. Raises UnknownPart if it is no dead
+        letter, Refused if its flow has gone or there is a job of that id."""
+        _check_id(new)
         match await self.gateway.run("replay", org, job, new):
             case [b"replayed"]:
                 return
+            case [b"unknown", b"flow"]:
+                raise Refused(f"nobody waits any more for answers of what {job!r} belonged to")
             case [b"unknown", part]:
                 raise UnknownPart(part.decode(), job)
             case [b"known"]:
@@ -555,16 +566,27 @@ class Store:
         entries = found[0][1] if found else []
         return [_row(*one) for one in entries]
 
-    async def _send_ahead(self, settlements: Sequence[Settlement]) -> None:
+    async def _settle_arguments(self, settlements: Sequence[Settlement]) -> list[Argument]:
         """Large answers go one by one before the script that ends their calls: it must be short for
-        all others."""
+        all others. A server that has no room takes them within the script all the same."""
+        ahead: set[tuple[str, str]] = set()
         for one in settlements:
             for job in one.jobs:
-                if len(job.body) > AHEAD_FROM_BYTES:
-                    key = keys.result(self.gateway.partition, one.id, job.id)
-                    await self._read(self.gateway.redis.set(key, job.body, ex=_AHEAD_KEPT_S))
+                if len(job.body) > AHEAD_FROM_BYTES and await self._sent_ahead(one.id, job):
+                    ahead.add((one.id, job.id))
+        return [self._settle_argument(one, ahead) for one in settlements]
 
-    def _settle_argument(self, one: Settlement) -> bytes:
+    async def _sent_ahead(self, call: str, job: JobEnd) -> bool:
+        key = keys.result(self.gateway.partition, call, job.id)
+        try:
+            await self.gateway.redis.set(key, job.body, ex=_AHEAD_KEPT_S)
+        except ResponseError:
+            return False
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the server does not answer: {error}") from error
+        return True
+
+    def _settle_argument(self, one: Settlement, ahead: Container[tuple[str, str]]) -> bytes:
         since = self.gateway.monotonic_ms() - one.counted_by_ms
         return orjson.dumps(
             {
@@ -579,6 +601,7 @@ class Store:
                 "bulk": one.call.bulk,
                 "credit_ms": one.credit_ms,
                 "trouble": one.trouble,
+                "cut": one.cut,
                 "split": one.split,
                 "said": one.said,
                 "used": one.used,
@@ -595,11 +618,20 @@ class Store:
                         "unknown": job.unknown,
                         "delay_ms": job.delay_ms,
                         "used": job.used,
-                        "body": job.body.decode() if len(job.body) <= AHEAD_FROM_BYTES else None,
+                        "body": None if (one.id, job.id) in ahead else job.body.decode(),
                     }
                     for job in one.jobs
                 ],
             }
+        )
+
+
+def _check_id(job: str) -> None:
+    """Raises BadId for what cannot be a job's id: it stands in lists."""
+    if not _ID.fullmatch(job):
+        raise BadId(
+            f"{job!r} cannot be a job's id: 1 to 200 characters, without commas, '|' and control "
+            "characters"
         )
 
 
@@ -613,7 +645,7 @@ def _letter(job: str, told: dict[bytes, bytes]) -> DeadLetter:
         flow=told[b"flow"].decode(),
         note=told[b"note"].decode(),
         payload=told[b"payload"],
-        errors=tuple(told[b"errors"].decode().splitlines()),
+        errors=tuple(error for error in told[b"errors"].decode().split("\n") if error),
         attempts=int(told[b"attempts"]),
         failures=int(told[b"failures"]),
         call=told[b"call"].decode(),

@@ -26,7 +26,7 @@ for i = 2, #arg, 9 do
     redis.call('HSET', P .. 'j:' .. job, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note)
     redis.call('SET', P .. 'y:' .. job, payload)
     if on_unknown ~= '' then redis.call('HSET', P .. 'j:' .. job, 'on_unknown', on_unknown) end
-    if tonumber(within_ms) > 0 then
+    if tonumber(within_ms) ~= 0 then
       redis.call('HSET', P .. 'j:' .. job, 'deadline', now + within_ms)
       redis.call('ZADD', P .. 'until', now + within_ms, job)
     end

@@ -27,7 +27,8 @@ local function cancel(job)
   if state ~= 'released' and state ~= 'running' then return 'ended' end
   redis.call('HSET', j, 'cancel', 1)
   local of = read_call(call)
-  if of.state == 'ready' then
+  -- After a restart of the server a ready call may be one that a worker runs: its heartbeat tells.
+  if of.state == 'ready' and all_reported() then
     redis.call('LREM', P .. 'ready:' .. of.pool, 0, call)
     unsend(of)
     return 'cancelled'

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- promote: queued -> queued (first in line) | expired
+-- promote: queued | released -> queued (first in line) | expired
 --
 -- Brings back what waited for a time (to be tried again) or for quota, when the time has come or
--- the quota has room. Queued jobs whose deadline has passed end. Smaller jobs come first, only as many as fit. Lanes that nobody has used for as
+-- the quota has room. Jobs that wait when their deadline passes end. Smaller jobs come first, only as many as fit. Lanes that nobody has used for as
 -- long as their windows are forget what they counted, and cost nothing.
 --
--- uses base turn flow window
+-- uses base turn flow window hold
 -- ARGV  4 most   jobs, at most 200
 --
 -- Replies  {'promoted', n, wait_ms}   wait_ms: until the next look, -1 if none is set
@@ -64,9 +64,14 @@ end
 
 for _, job in ipairs(redis.call('ZRANGE', P .. 'until', '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
   redis.call('ZREM', P .. 'until', job)
-  local flow, state = unpack(redis.call('HMGET', P .. 'j:' .. job, 'flow', 'state'))
-  if state == 'queued' then   -- one that is on its way may still be answered
+  local flow, state, id = unpack(redis.call('HMGET', P .. 'j:' .. job, 'flow', 'state', 'call'))
+  local call = state == 'released' and all_reported() and read_call(id)
+  if state == 'queued' then
     end_queued(flow, job, 'expired')
+    n = n + 1
+  elseif call and call.state == 'ready' then   -- (one that is running may still be answered)
+    redis.call('LREM', P .. 'ready:' .. call.pool, 0, id)
+    unsend(call)
     n = n + 1
   end
 end

@@ -130,7 +130,7 @@ local function peek(head)
       if #head.entries == 0 then return nil end
     end
     local need, id, tokens, base, pack = string.match(head.entries[head.taken + 1], '^(%d+)|([^|]+)|(%d+)|(%d+)|(.*)$')
-    if redis.call('HGET', P .. 'j:' .. id, 'state') == 'queued' then
+    if id and redis.call('HGET', P .. 'j:' .. id, 'state') == 'queued' then
       head.job = {id = id, flow = head.member, pack = pack, text = need, need = tonumber(need), tokens = tonumber(tokens),
         base = tonumber(base), reserve = 0}
     else

@@ -16,6 +16,7 @@
 --                 refused     true: the provider said 429
 --                 shut_ms     then the lane lets nothing go for so long; 0: the provider did not say
 --                 trouble     true: the provider is unwell or does not answer
+--                 cut         true: we gave it up ourselves, which tells nothing of the provider
 --                 split       true: it does not take so many jobs at once
 --                 pause       reason for which the lane stands still until it is set again, or ''
 --                 told, said  what the provider says its limits are, for whoever asked, or null; and all it
@@ -258,13 +259,13 @@ local function end_call(told)
     book(call, known and 'known' or 'unknown', known and used_of or need_of, known and told.used or call.need, at)
   end
 
-  redis.call('HDEL', l, 'unreachable', 'unreachable_since')
+  if not told.cut then redis.call('HDEL', l, 'unreachable', 'unreachable_since') end
   if told.pause ~= '' then redis.call('HSET', l, 'paused', told.pause) end
   if told.refused then shut(call.lane, told.shut_ms) end
   if told.told ~= cjson.null then redis.call('HSET', l, 'told', told.told) end
   if told.said ~= cjson.null then redis.call('HSET', l, 'said', told.said, 'said_at', now) end
-  watch_for_trouble(call, told)
-  if not told.trouble and not told.refused then resize_packs(call, told) end
+  if not told.cut then watch_for_trouble(call, told) end
+  if not told.cut and not told.trouble and not told.refused then resize_packs(call, told) end
   for _, job in ipairs(call.jobs) do
     if ends[job.id] then end_job(call, ends[job.id], job.flow, told.refused) end
   end

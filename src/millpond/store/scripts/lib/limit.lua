@@ -136,7 +136,7 @@ local function calls_by_ledger(org, lane, while_ms)
       local of = {}
       for i = 1, #row[2], 2 do of[row[2][i]] = row[2][i + 1] end
       if tonumber(of.at) <= now - while_ms - STAMP_AHEAD_MS then return calls end
-      if of.lane == lane then calls[#calls + 1] = {id = of.call, at = tonumber(of.counted)} end
+      if of.lane == lane then calls[#calls + 1] = {id = of.call, at = tonumber(of.counted) or of.at + STAMP_AHEAD_MS} end
       before = '(' .. row[1]
     end
     if #rows < LEDGER_READ_AT_ONCE then return nil end
