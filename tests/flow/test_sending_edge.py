@@ -125,6 +125,7 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLConte
         check=True,
         capture_output=True,
     )
+    monkeypatch.setenv("SSL_CERT_FILE", str(made))
     ours = ssl.create_default_context(cafile=made)
     monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ours)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
