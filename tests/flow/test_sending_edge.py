@@ -34,6 +34,8 @@ from millpond.store.bell import Bell
 from millpond.store.store import NewJob, Store
 from millpond.worker.pump import Pump
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 DEADLINE_S = 20
 LARGE = bytes(4_000_000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -27,8 +27,6 @@ _HEADERS_MOST = 128
 #: A StreamReader that holds more asks to pause. It never holds more than was read in one go.
 _HELD_MOST_BYTES = 2**30
 _SWITCHING = 101
-#: These have no body, whatever their headers say.
-_BODILESS = frozenset({_SWITCHING, 204, 304})
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +157,9 @@ class Connection(asyncio.Protocol):
                 exchange.message, exchange.payload = message, payload
                 exchange.headers_ms = self._terms.clock()
                 reached("http.headers.read")
+            elif not payload.is_eof():  # what only goes before a reply has no body
+                self._broke(exchange, "ClientResponseError")
+                return
         if exchange.payload is not None:
             self._read(exchange, exchange.payload, more=more)
 
@@ -187,12 +188,10 @@ class Connection(asyncio.Protocol):
         message = exchange.message
         assert message is not None
         exchange.read += payload.read_nowait(-1)
-        if message.code in _BODILESS:
-            exchange.read.clear()
-        elif len(exchange.read) > self._terms.most_bytes:
+        if len(exchange.read) > self._terms.most_bytes:
             self._fail(exchange, too_large(self._terms.most_bytes))
             return
-        elif not payload.is_eof():
+        if not payload.is_eof():
             return
         self._exchange = None
         body = bytes(exchange.read)
@@ -201,7 +200,6 @@ class Connection(asyncio.Protocol):
             not more
             and not message.should_close
             and message.code != _SWITCHING
-            and payload.is_eof()
             and self._is_between()
         )
         self._end(exchange)
