@@ -43,12 +43,20 @@ class Server:
         self.connections = 0
         self.read = asyncio.Event()
         self._writers: list[Writer] = []
+        self._ended: list[asyncio.Event] = []
         self.url = ""
 
     async def take(self, reader: Reader, writer: Writer) -> None:
         self.connections += 1
-        number = self.connections
         self._writers.append(writer)
+        ended = asyncio.Event()
+        self._ended.append(ended)
+        try:
+            await self._answer_all(reader, writer, self.connections)
+        finally:
+            ended.set()
+
+    async def _answer_all(self, reader: Reader, writer: Writer, number: int) -> None:
         while True:
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -64,9 +72,11 @@ class Server:
             else:
                 await self.answer(writer)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for writer in self._writers:
             writer.close()
+        for ended in self._ended:
+            await ended.wait()
 
 
 @asynccontextmanager
@@ -82,8 +92,8 @@ async def serving(
         async with asyncio.timeout(DEADLINE_S):
             yield server
     finally:
-        server.close()
         listening.close()
+        await server.close()
 
 
 def http_to(url: str, *, timeout_ms: int = 20_000) -> Http:
