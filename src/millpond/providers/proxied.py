@@ -15,7 +15,6 @@ from aiohttp.http import HttpProcessingError, StreamWriter
 from aiohttp.payload import Payload
 from aiohttp.tracing import Trace
 
-from millpond.failpoints import reached
 from millpond.providers.adapter import Reply
 from millpond.providers.outcome import NoAnswer, NotSent
 from millpond.providers.posting import (
@@ -100,9 +99,7 @@ class Proxied:
                 allow_redirects=False,
             ) as response:
                 headers_ms = self._clock()
-                reached("http.headers.read")
                 read = await _read(response.content, self._most_bytes)
-                reached("http.body.read")
                 if request.began_ms is None:
                     return NotSent(EARLY, unreachable=True)
                 if read is None:
