@@ -12,6 +12,9 @@ from redis.asyncio import Redis
 
 from millpond.domain.limit import Limit, parse_limit
 from millpond.embedded.server import EmbeddedServer
+from millpond.providers import http
+from millpond.providers.direct import Direct
+from millpond.providers.proxied import Proxied
 from millpond.store import keys
 from millpond.store.gateway import Gateway, connect
 from millpond.store.store import Lane, Reserve, Store
@@ -51,6 +54,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MILLPOND_") or name in ("CO_API_KEY", "OPENAI_API_KEY"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=[Direct, Proxied])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls go over connections of our own, then over aiohttp's as they do through a proxy."""
+    monkeypatch.setattr(http, "Direct", request.param)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ from millpond.store.bell import Bell
 from millpond.store.store import NewJob, Store
 from millpond.worker.pump import Pump
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 DEADLINE_S = 20
 LARGE = bytes(4_000_000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -125,6 +127,7 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLConte
         check=True,
         capture_output=True,
     )
+    monkeypatch.setenv("SSL_CERT_FILE", str(made))
     ours = ssl.create_default_context(cafile=made)
     monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ours)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

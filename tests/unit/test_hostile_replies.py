@@ -28,6 +28,8 @@ from millpond.providers.outcome import Answered, JobFailed, NoAnswer, Rejected
 from millpond.worker.verdict import settlement
 from unit.test_providers_http import Answer, Writer, serving
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 LABELS = {"x": {"confidence": 0.75}, "y": {"confidence": 0.25}}
 #: What a provider's documentation says that a reply is, to calls of two texts or one.
 GOOD: dict[tuple[type[Adapter], Endpoint], dict[str, Any]] = {

@@ -13,6 +13,8 @@ from millpond.providers import http
 from millpond.providers.http import Http, Posted
 from millpond.providers.outcome import NoAnswer, NotSent
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Writer = asyncio.StreamWriter
 Answer = Callable[[Writer], Awaitable[None]]
 
