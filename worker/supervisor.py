@@ -40,6 +40,7 @@ log = structlog.get_logger()
 _HURRY_S = 5.0
 #: How much later than its grace a process of several may end.
 _STOP_S = 10.0
+_CANCELLED_AGAIN_S = 0.5
 _AGAIN_FIRST_S = 0.1
 _AGAIN_MOST_S = 5.0
 _STUCK_LOOK_S = 1.0
@@ -106,10 +107,17 @@ async def main(settings: Settings) -> None:
                         tasks.create_task(background.run(queue, side_store), name="background"),
                     ]
                     await pump.run_until(stop, hurry=hurry, grace_ms=settings.grace_ms)
-                    for task in beside:
-                        task.cancel()
+                    await _end(beside)
         except TimeoutError:
             log.warning("server_did_not_listen")
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancelled until they have ended: arq, for one, may lose a cancellation as it starts."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_CANCELLED_AGAIN_S)
 
 
 async def keep(settings: Settings, processes_wanted: int) -> None:

@@ -565,8 +565,8 @@ class Model(RuleBasedStateMachine):
         self._sleep_at_most(wait_ms)
 
     def _expire(self, most: int) -> int:
-        """Deadlines that have passed are looked at, the earliest first; how many jobs that wait, and
-        calls that no worker has taken, end of it."""
+        """Deadlines that have passed are looked at, the earliest first; how many jobs that wait,
+        and calls that no worker has taken, end of it."""
         until = self.books.until
         passed = sorted((at, id) for id, at in until.items() if at <= self.now)[:most]
         ended = 0
