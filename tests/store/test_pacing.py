@@ -385,3 +385,22 @@ async def test_bulk_that_had_to_wait_does_not_go_before_chats_for_what_it_missed
 
     gone = Counter(flows(await pond.pass_through(51, every_ms=100)))
     assert abs(gone["bulk"] - 3) <= 1
+
+
+async def test_a_chat_that_does_not_fit_does_not_put_bulk_to_sleep(pond: Pond) -> None:
+    """The chat waits for a call in flight to end, bulk for a token: that is the next look."""
+    limits = ("6/60s", "30tokens/60s")
+    await pond.open(*limits, flow="chat", klass=Class.INTERACTIVE, endpoint="embed")
+    await pond.open(*limits, flow="bulk", endpoint="embed")
+    await pond.jump(61_000)
+    await pond.accept("c1", flow="chat")
+    await pond.beat()
+    await pond.release()
+    await pond.accept("b1", flow="bulk", tokens=10)
+    await pond.release()
+    assert names(await pond.claim()) == ["c1", "b1"]
+
+    await pond.accept("c2", flow="chat", tokens=70)
+    await pond.accept("b2", flow="bulk", tokens=10)
+
+    assert await pond.release() == (0, 10_000)

@@ -387,7 +387,7 @@ local function serve(lane, tag, turn)
         note_parked(org, job.flow)
         take(flow)
       elseif not suits then
-        stuck, stuck_at = true, suits_at
+        stuck, stuck_at = true, math.min(suits_at or math.huge, bulk_at or math.huge)
       else
         job.reserve = need
         flow.reserved = flow.reserved + need
@@ -415,7 +415,7 @@ local function serve(lane, tag, turn)
   if chats > 0 then redis.call('HSET', l, 'chat_at', now) end
   v = tag
   if stuck then
-    block(lane, tag + gone, stuck_at)
+    block(lane, tag + gone, stuck_at and stuck_at < math.huge and stuck_at or nil)
   elseif not next(s.classes) then
     fall_idle(lane, tag + gone, limits)
   else
