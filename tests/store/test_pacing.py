@@ -9,7 +9,7 @@ from conftest import TestTime
 from millpond.domain.call import Claimed
 from millpond.domain.job import Class
 from millpond.store.store import Store
-from store.pond import PREFIX, Pond, flows
+from store.pond import PREFIX, Pond, flows, names
 
 LANE = "l:acme.generate"
 
