@@ -68,8 +68,10 @@ def test_an_org_without_dead_letters_says_so(tmp_path: Path) -> None:
         wait_until(lambda: state_of(tmp_path, job) == "running", what="a call", every_s=0.2)
 
         listed = run(tmp_path, "dead", "list")
-        unknown = run(tmp_path, "dead", "replay", job)
+        line = run(tmp_path, "dead", "replay", job)
+        unknown = run(tmp_path, "dead", "replay", "nobody")
 
     assert (listed.code, listed.out) == (0, "no job has died\n"), listed
-    assert unknown.code == 2
+    assert (line.code, unknown.code) == (2, 2)
+    assert "its errors file" in line.err
     assert "letter" in unknown.err
