@@ -29,8 +29,7 @@ local function cancel(job)
   local of = read_call(call)
   -- After a restart of the server a ready call may be one that a worker runs: its heartbeat tells.
   if of.state == 'ready' and all_reported() then
-    redis.call('LREM', P .. 'ready:' .. of.pool, 0, call)
-    unsend(of)
+    take_back(of)
     return 'cancelled'
   end
   if all_cancelled(of) then redis.call('HSET', P .. 'c:' .. call, 'cancel', 1) end

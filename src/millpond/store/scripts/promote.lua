@@ -70,8 +70,7 @@ for _, job in ipairs(redis.call('ZRANGE', P .. 'until', '-inf', now, 'BYSCORE', 
     end_queued(flow, job, 'expired')
     n = n + 1
   elseif call and call.state == 'ready' then   -- (one that is running may still be answered)
-    redis.call('LREM', P .. 'ready:' .. call.pool, 0, id)
-    unsend(call)
+    take_back(call)
     n = n + 1
   end
 end

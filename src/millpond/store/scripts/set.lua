@@ -106,8 +106,7 @@ local function leave_lane(old_lane)
   for i = #ids, 1, -1 do   -- the first comes to the head of the line
     local call = read_call(ids[i])
     if call and carries(call, flow.id) and call.lane == old_lane then
-      redis.call('LREM', ready, 0, call.id)
-      unsend(call)
+      take_back(call)
     end
   end
 end

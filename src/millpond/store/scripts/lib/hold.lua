@@ -161,3 +161,9 @@ local function unsend(call)
   wake(call.lane)
   if redis.call('EXISTS', P .. 'o:' .. call.org .. ':parked') == 1 then look_at_parked(call.org) end
 end
+
+-- A ready call is taken back before a worker sees it.
+local function take_back(call)
+  redis.call('LREM', P .. 'ready:' .. call.pool, 0, call.id)
+  unsend(call)
+end
