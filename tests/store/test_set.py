@@ -333,6 +333,26 @@ async def test_what_it_let_go_in_the_old_lane_and_nobody_claimed_is_given_back(
     assert {call.lane for call in await pond.claim()} == {"acme.generate", "acme.embed"}
 
 
+async def test_after_a_restart_what_a_worker_may_be_running_is_not_given_back(pond: Pond) -> None:
+    """The server has forgotten that it was claimed, and the worker has not told yet."""
+    await pond.open(endpoint="generate")
+    await pond.accept("j1")
+    await pond.beat()
+    await pond.release()
+    known = await pond.snapshot()
+    [call] = await pond.claim()
+    await pond.forget_since(known)
+
+    await pond.open(endpoint="embed")
+    await pond.beat(seq=1, held=[call])
+    await pond.release()
+
+    assert await pond.state("j1") == "running"
+    assert await pond.flight("generate") == 1
+    assert await pond.flight("embed") == 0
+    assert await pond.field(f"c:{call.id}", "state") == "running"
+
+
 async def test_it_comes_back_in_its_order(pond: Pond) -> None:
     await pond.open(endpoint="generate")
     await ready_jobs(pond, "j1", "j2", "j3")

@@ -99,8 +99,10 @@ local function open_lane()
   wake(lane.id)
 end
 
--- What the flow has let go and nobody has claimed yet would go with the old lane's key.
+-- What the flow has let go and nobody has claimed yet would go with the old lane's key. After a restart of the
+-- server a ready call may be one that a worker runs: then all of them stay, as those do that are claimed.
 local function leave_lane(old_lane)
+  if not all_reported() then return end
   local ready = P .. 'ready:' .. (redis.call('HGET', P .. 'l:' .. old_lane, 'pool') or '')
   local ids = redis.call('LRANGE', ready, 0, READY_MOST)
   for i = #ids, 1, -1 do   -- the first comes to the head of the line
