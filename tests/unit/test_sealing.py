@@ -1,6 +1,10 @@
 """Provider keys are sealed so that only the right master key opens them, for the right org."""
 
 import base64
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -171,9 +175,34 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> No
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    for path, told in ((tmp_path / "none", "No such file"), (tmp_path, "cannot be read")):
-        with pytest.raises(BadMasterKey, match=told):
-            read_master_keys(Settings(master_key_file=path))
+    with pytest.raises(BadMasterKey, match="MILLPOND_MASTER_KEY_FILE .* No such file"):
+        read_master_keys(Settings(master_key_file=tmp_path / "none"))
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe", 0o600)
+    return folder / "pipe"
+
+
+@pytest.mark.parametrize(
+    "place", [pipe, lambda folder: folder, lambda _: Path("/dev/null"), lambda _: Path("/dev/zero")]
+)
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    """Nobody writes into the pipe, and to open it would be to wait for somebody."""
+    path = place(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from millpond.settings import Settings\n"
+        "from millpond.store.sealing import read_master_keys\n"
+        "read_master_keys(Settings(master_key_file=Path(sys.argv[1])))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=20
+    )
+
+    told = done.stderr.splitlines()[-1]
+    assert f"MILLPOND_MASTER_KEY_FILE ({path}) is a directory, a pipe or a device" in told
+    assert "set MILLPOND_MASTER_KEY to" in told
 
 
 def test_two_sources_are_refused(tmp_path: Path) -> None:

@@ -152,19 +152,32 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 def _text_of(where: str, path: Path) -> str:
     """The file's text, if only its owner can read it. (Looked at once it is open: a name can be
-    given to another file in between.)"""
+    given to another file in between. To open a FIFO would else be to wait for its writer.)"""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
-                raise BadMasterKey(f"{where} is no file")
+                raise BadMasterKey(_no_file(where))
             if mode & 0o077:
                 raise BadMasterKey(f"{where} can be read by others than its owner: chmod 600 it")
             return file.read(_FILE_BYTES_MOST).decode("ascii")
+    except IsADirectoryError:
+        raise BadMasterKey(_no_file(where)) from None
     except OSError as error:
         raise BadMasterKey(f"{where} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadMasterKey(f"{where} holds no text; {_MAKE_ONE}") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _no_file(where: str) -> str:
+    return (
+        f"{where} is a directory, a pipe or a device: name a file that holds the key, or set "
+        f"MILLPOND_MASTER_KEY to the key itself; {_MAKE_ONE}"
+    )
 
 
 def _derive(secret: bytes, purpose: bytes, length: int) -> bytes:
