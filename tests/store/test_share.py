@@ -65,6 +65,22 @@ async def test_only_the_shortest_window_is_used_less(pond: Pond, time: TestTime)
     assert (await pond.release())[0] == 1
 
 
+async def test_what_waits_for_a_token_goes_once_the_whole_limit_is_used_again(
+    pond: Pond, time: TestTime
+) -> None:
+    await pond.open("10/60s")
+    await refuse(pond, "j1")
+    time.advance(120_000 - 1_000)  # a second before its share has climbed back
+    await pond.accept("j2", "j3")
+    await pond.beat()
+
+    assert (await pond.release())[0] == 1
+    released, wait_ms = await pond.release()
+    assert released == 0
+    assert wait_ms is not None
+    assert wait_ms <= 1_001  # its token would take six seconds
+
+
 async def test_a_careful_lane_is_looked_at_again_after_a_window_at_the_latest(
     pond: Pond, time: TestTime
 ) -> None:

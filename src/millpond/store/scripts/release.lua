@@ -298,7 +298,7 @@ end
 
 -- The class whose turn it is of those that may go, which those are, and when bulk may if it may not.
 local function whose_turn(s)
-  if s.careful and s.bucket.tokens < 1 then return nil, {}, next_token_at(s.bucket) end
+  if s.careful and s.bucket.tokens < 1 then return nil, {}, math.min(next_token_at(s.bucket), s.whole_at) end
   local bulk_at
   if s.bucket and s.bucket.tokens < 1 then bulk_at = next_token_at(s.bucket) end
   for _, other in ipairs(s.others) do
@@ -349,7 +349,8 @@ local function serve(lane, tag, turn)
   local known = {complete = tonumber(complete) or 0, before = tonumber(before) or 0}
   local fits, at, others = room(lane, limits, window, share, known)
   local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, known = known,
-    careful = share < 1, users = {}, classes = {}, ids = {}, flight = {}, units = {},
+    careful = share < 1, whole_at = now + math.ceil((1 - share) * window / SHARE_CLIMBS),
+    users = {}, classes = {}, ids = {}, flight = {}, units = {},
     left = counted == '1' and left_of(quota, used, reserved, estimated) or math.huge,
     scale = counted == '1' and scale_of(reserve, bound, p99, answers) or 1, weighted = weighted}
   if fits <= 0 then
