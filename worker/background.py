@@ -23,9 +23,9 @@ from redis.asyncio.connection import parse_url
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, TimeoutError
 
 from millpond.errors import Refused
-from millpond.settings import read_settings
+from millpond.settings import Settings, read_settings
 from millpond.store import keys
-from millpond.store.gateway import CONNECT_TIMEOUT_S
+from millpond.store.gateway import CONNECT_TIMEOUT_S, BadAddress
 from millpond.store.store import Store
 
 log = structlog.get_logger()
@@ -54,6 +54,15 @@ async def forget_lost_calls(ctx: dict[str, Any]) -> None:
     for org in await store.orgs():
         forgotten += await store.forget(org, age_ms=_LOST_AGE_MS, most=_FORGET_MOST)
     log.info("lost_calls_forgotten", calls=forgotten)
+
+
+def queue_address(settings: Settings) -> tuple[str, str]:
+    """Where arq keeps its own, and the setting that says so."""
+    if settings.queue_url is not None:
+        return settings.queue_url, "MILLPOND_QUEUE_URL"
+    if settings.redis_url is not None:
+        return settings.redis_url, "MILLPOND_REDIS_URL"
+    raise Refused("arq needs the worker's MILLPOND_REDIS_URL, or MILLPOND_QUEUE_URL")
 
 
 async def run(queue: Redis, store: Store) -> None:
@@ -122,18 +131,19 @@ def __getattr__(name: str) -> dict[str, Any]:
     if name != "WorkerSettings":
         raise AttributeError(name)
     settings = read_settings()
-    url = settings.queue_url or settings.redis_url
-    if url is None:
-        raise Refused("--check needs the worker's MILLPOND_REDIS_URL, or MILLPOND_QUEUE_URL")
+    url, setting = queue_address(settings)
     return {
-        "redis_settings": _redis_settings(url),
+        "redis_settings": _redis_settings(url, setting),
         "queue_name": keys.background_queue(settings.partition),
     }
 
 
-def _redis_settings(url: str) -> RedisSettings:
+def _redis_settings(url: str, setting: str) -> RedisSettings:
     """As redis-py reads the address. (arq's from_dsn leaves a password's %-escapes as they are.)"""
-    parts: dict[str, Any] = dict(parse_url(url))
+    try:
+        parts: dict[str, Any] = dict(parse_url(url))
+    except ValueError:
+        raise BadAddress(setting) from None
     return RedisSettings(
         host=parts.get("host", "localhost"),
         port=parts.get("port", 6379),

@@ -53,11 +53,12 @@ _STEADY_MS = 60_000
 async def main(settings: Settings) -> None:
     """Work until told to stop."""
     redis_url, base_url = _addresses(settings)
+    queue_url, queue_setting = background.queue_address(settings)
     async with (
         connect(redis_url) as redis,
         connect(redis_url, blocking=True) as bell_redis,
         connect(redis_url) as background_redis,
-        connect(settings.queue_url or redis_url) as queue,
+        connect(queue_url, setting=queue_setting) as queue,
         Http(
             base_url,
             settings.api_key.get_secret_value(),

@@ -595,6 +595,19 @@ def test_a_call_its_process_does_not_survive_ends_after_three_and_the_service_go
     assert all(death["call"] for death in deaths)
 
 
+def test_a_bad_address_of_arqs_server_is_refused_under_its_own_name(tmp_path: Path) -> None:
+    env = {
+        "MILLPOND_BASE_URL": "http://127.0.0.1:1",
+        "MILLPOND_REDIS_URL": "unix:///nowhere/s",
+        "MILLPOND_QUEUE_URL": "redis://there:port",
+    }
+
+    ended = run(tmp_path, "worker", env=env)
+
+    assert ended.code == 2
+    assert ended.err.startswith("millpond: MILLPOND_QUEUE_URL is no address: write redis://")
+
+
 @pytest.mark.parametrize(
     ("settings", "missing"),
     [

@@ -11,7 +11,7 @@ from arq.worker import Worker, get_kwargs
 from redis.asyncio import Redis
 
 from millpond.errors import Refused
-from millpond.store.gateway import Gateway, connect
+from millpond.store.gateway import BadAddress, Gateway, connect
 from millpond.store.store import Store
 from millpond.worker import background
 
@@ -61,6 +61,16 @@ def test_it_is_told_of_no_function_so_it_can_run_no_worker(monkeypatch: Patch) -
 def test_without_an_address_it_is_refused(monkeypatch: Patch) -> None:
     with pytest.raises(Refused, match="MILLPOND_QUEUE_URL"):
         told(monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "QUEUE_URL"])
+def test_an_address_that_is_none_is_refused_under_its_own_name(
+    monkeypatch: Patch, name: str
+) -> None:
+    monkeypatch.setenv("MILLPOND_REDIS_URL", "redis://there")
+
+    with pytest.raises(BadAddress, match=f"^MILLPOND_{name} is no address: write redis://"):
+        told(monkeypatch, **{name: "redis://there:port"})
 
 
 def test_an_attribute_that_is_not_there_is_not_there() -> None:

@@ -42,9 +42,15 @@ Argument = str | int | bytes
 
 
 class BadAddress(Refused):
-    """An address that no client can be made for."""
+    """An address that no client can be made for; the setting that it is from."""
 
     code = "bad_address"
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(
+            f"{setting} is no address: write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
+        )
+        self.setting = setting
 
 
 class Time(Protocol):
@@ -138,10 +144,11 @@ SCRIPTS = {
 }
 
 
-def connect(url: str, *, blocking: bool = False) -> Redis:
+def connect(url: str, *, blocking: bool = False, setting: str = "MILLPOND_REDIS_URL") -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`. It never retries by itself.
 
-    `blocking` is for commands that wait at the server for up to a few seconds.
+    `blocking` is for commands that wait at the server for up to a few seconds. `setting` is where
+    the address is from. Raises BadAddress.
     """
     try:
         client: Redis = Redis.from_url(
@@ -152,10 +159,7 @@ def connect(url: str, *, blocking: bool = False) -> Redis:
             retry_on_error=[],
         )
     except ValueError:
-        raise BadAddress(
-            "MILLPOND_REDIS_URL is no address: write redis://HOST:PORT, rediss://HOST:PORT or "
-            "unix:///PATH"
-        ) from None
+        raise BadAddress(setting) from None
     return client
 
 
