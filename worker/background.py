@@ -4,12 +4,15 @@ It carries ids only, as JSON, and all state is ours: losing everything in arq's 
 nothing. arq ends at any fault of its server, so it is begun again, without touching the pump
 (docs/decisions/0017). This is the only module that imports arq.
 
-arq's own command tells whether it works, for probes; it exits with 0 or 1:
+arq's own command tells whether it works, for probes; it exits with 0 or, within ten seconds, 1:
 
     MILLPOND_REDIS_URL=… arq millpond.worker.background.WorkerSettings --check
 """
 
 import asyncio
+import os
+import signal
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +42,8 @@ _POLL_S = 1.0
 #: second later: so with a whole number of polls it would lapse at times while all is well.
 _HEALTH_S = 4.75
 _JOB_MOST_S = 60
+#: Longer than to connect, twice, and to be answered take at most where all is well.
+_CHECK_MOST_S = 10
 #: A lost call's answer could still come while its worker lives on, paused; not after a day.
 _LOST_AGE_MS = 86_400_000
 _FORGET_MOST = 200
@@ -126,16 +131,31 @@ def __getattr__(name: str) -> dict[str, Any]:
     """`WorkerSettings`, for `arq --check`: where our workers' queue is.
 
     There is no function in it, so without --check the command refuses to run: it would be a worker
-    that takes pickles. A server that hangs makes it wait: give the probe a timeout.
+    that takes pickles.
     """
     if name != "WorkerSettings":
         raise AttributeError(name)
     settings = read_settings()
     url, setting = queue_address(settings)
+    if "--check" in sys.argv:
+        _end_in_time(setting)
     return {
         "redis_settings": _redis_settings(url, setting),
         "queue_name": keys.background_queue(settings.partition),
     }
+
+
+def _end_in_time(setting: str) -> None:
+    """arq has no word for how long a server may take to reply, and would wait for ever for one
+    that hangs. By then its process has nothing else to do, so an alarm may end it."""
+
+    def end(*_: object) -> None:
+        told = f"millpond: no answer from the server of {setting} in {_CHECK_MOST_S} s\n"
+        os.write(sys.stderr.fileno(), told.encode())
+        os._exit(1)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.alarm(_CHECK_MOST_S)
 
 
 def _redis_settings(url: str, setting: str) -> RedisSettings:

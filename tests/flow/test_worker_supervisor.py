@@ -409,10 +409,15 @@ def test_what_is_pickled_in_arqs_keys_is_never_unpickled_and_ends_nothing(tmp_pa
     assert list(tmp_path.glob("**/unpickled")) == []
 
 
-def check(url: str, *options: str) -> int:
-    """How `arq ...WorkerSettings` ends."""
+def asked(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """What becomes of `arq ...WorkerSettings`."""
     env = {**os.environ, "MILLPOND_REDIS_URL": url}
-    return subprocess.run([*CHECK, *options], env=env, capture_output=True, timeout=60).returncode
+    return subprocess.run([*CHECK, *options], env=env, capture_output=True, timeout=60, text=True)
+
+
+def check(url: str, *options: str) -> int:
+    """How it ends."""
+    return asked(url, *options).returncode
 
 
 def test_arqs_own_check_tells_whether_a_worker_lives(tmp_path: Path) -> None:
@@ -427,6 +432,17 @@ def test_arqs_own_check_tells_whether_a_worker_lives(tmp_path: Path) -> None:
 
         # Without --check it would be a worker that takes pickles: it has nothing to run.
         assert check(url) == 1
+
+
+def test_arqs_own_check_does_not_wait_for_a_server_that_hangs() -> None:
+    with server() as one, stopped(one.process.pid):
+        began = time.monotonic()
+        done = asked(one.url, "--check")
+        took_s = time.monotonic() - began
+
+    assert done.returncode == 1
+    assert done.stderr == "millpond: no answer from the server of MILLPOND_REDIS_URL in 10 s\n"
+    assert took_s < 25
 
 
 TWO = {"MILLPOND_SLOTS": "2"}
