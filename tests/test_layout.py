@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"cli_values", "cli_do"},
     {"run", "operate"},
     {"producer", "scheduler", "worker"},
+    {"standing"},
     {"providers"},
     {"store", "embedded"},
     {"settings", "logs"},

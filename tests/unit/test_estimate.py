@@ -6,7 +6,7 @@ import pytest
 
 from millpond.domain.forecast import Line
 from millpond.domain.job import Class
-from millpond.scheduler.estimate import Estimate, estimate, lines_of, places, slots_of
+from millpond.standing.estimate import Estimate, estimate, lines_of, places, slots_of
 from millpond.store.view import Explanation, FlowView, Holds, LaneView, OrgView, WindowView
 
 NOW_MS = 1_000_000

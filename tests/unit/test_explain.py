@@ -6,7 +6,7 @@ import pytest
 
 from millpond.domain.forecast import Line
 from millpond.domain.job import Class, State
-from millpond.scheduler.explain import (
+from millpond.standing.explain import (
     Reason,
     Why,
     kept_for_interactive,

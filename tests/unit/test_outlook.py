@@ -15,7 +15,7 @@ from millpond.run.summary import (
     exit_code,
     summarize,
 )
-from millpond.scheduler.explain import Reason, Why, quota_stops, waiting_reason
+from millpond.standing.explain import Reason, Why, quota_stops, waiting_reason
 from millpond.store.view import FlowView, LaneView, OrgView, View, WindowView
 
 NOW_MS = 1_000_000

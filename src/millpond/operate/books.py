@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from millpond.operate.moments import Clock, Told
-from millpond.operate.standing import org_standing
+from millpond.standing.moments import Clock, Told
+from millpond.standing.standing import org_standing
 from millpond.store.store import Row, Store
 
 #: Rows that are read in one go while the ledger is walked.

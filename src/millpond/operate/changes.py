@@ -9,10 +9,10 @@ from typing import Literal
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import Limit, Unit, write_limit_list
 from millpond.errors import Refused
-from millpond.operate.moments import Told
 from millpond.operate.reach import LaneName
 from millpond.providers.profile import PROFILES, Mode, ProviderName
-from millpond.scheduler.explain import held
+from millpond.standing.explain import held
+from millpond.standing.moments import Told
 from millpond.store.store import Changes, Reserve, Store
 from millpond.store.view import LaneView
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import orjson
 
 from millpond.operate import books, changes, people
-from millpond.operate.moments import Clock, Told
 from millpond.operate.reach import find, lane_of, lanes_of, org_of, reach
-from millpond.operate.standing import lane_standing, org_standing, standing
 from millpond.settings import Settings
+from millpond.standing.moments import Clock, Told
+from millpond.standing.standing import lane_standing, org_standing, standing
 from millpond.store.store import Store
 
 

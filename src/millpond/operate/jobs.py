@@ -8,8 +8,8 @@ import orjson
 
 from millpond.errors import Refused
 from millpond.operate.commands import Asked
-from millpond.operate.moments import Clock, Told, for_people
 from millpond.operate.reach import org_of
+from millpond.standing.moments import Clock, Told, for_people
 from millpond.store.store import DeadLetter
 
 _LINE_OF_A_RUN = re.compile(r"r[0-9a-f]{12}\.[0-9]+")

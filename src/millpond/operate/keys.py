@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from millpond.operate.changes import operator
 from millpond.operate.commands import Asked
-from millpond.operate.moments import Clock, Told
 from millpond.operate.reach import org_of
+from millpond.standing.moments import Clock, Told
 from millpond.store.keyring import KNOWN_MS, let_go_on
 from millpond.store.sealing import MasterKeys, read_master_keys
 from millpond.store.store import Store

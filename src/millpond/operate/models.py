@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from millpond.errors import Refused
 from millpond.operate.changes import operator
 from millpond.operate.commands import Asked
-from millpond.operate.moments import Told
 from millpond.operate.reach import org_of
 from millpond.providers.catalogue import Model, Models, allowed, read_catalogue
 from millpond.providers.profile import PROFILES, Mode, ProviderName
+from millpond.standing.moments import Told
 from millpond.store.own_models import OwnModels
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from millpond.operate.moments import Told, for_people
+from millpond.standing.moments import Told, for_people
 
 
 def standing_lines(told: Told) -> Iterator[str]:

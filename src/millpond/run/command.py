@@ -34,8 +34,8 @@ from millpond.run.preview import (
 from millpond.run.progress import say
 from millpond.run.source import Source, open_source
 from millpond.run.summary import WORDS, End, Summary, exit_code
-from millpond.scheduler.estimate import LATENCY_GUESS_MS
 from millpond.settings import Settings
+from millpond.standing.estimate import LATENCY_GUESS_MS
 
 
 async def execute(options: Options, settings: Settings) -> int:

@@ -29,8 +29,8 @@ from millpond.run.outlook import Crossings, seconds_left
 from millpond.run.preview import Contents, describe_preview, preview
 from millpond.run.progress import Progress, Standing, progress, say
 from millpond.run.summary import End, Summary, end_of, exit_code, summarize
-from millpond.scheduler.estimate import LATENCY_GUESS_MS
-from millpond.scheduler.explain import Reason, held, waiting_reason
+from millpond.standing.estimate import LATENCY_GUESS_MS
+from millpond.standing.explain import Reason, held, waiting_reason
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Store
 from millpond.store.view import View

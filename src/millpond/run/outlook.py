@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from millpond.domain.forecast import Taken, last_release_ms
 from millpond.domain.limit import Limit
 from millpond.run.preview import Contents, plan
-from millpond.scheduler.estimate import LATENCY_GUESS_MS
-from millpond.scheduler.explain import held
+from millpond.standing.estimate import LATENCY_GUESS_MS
+from millpond.standing.explain import held
 from millpond.store.view import OrgView, View, WindowView
 
 #: Per cent of the quota that are worth telling.

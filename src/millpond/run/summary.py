@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from millpond.scheduler.explain import Reason, quota_stops
+from millpond.standing.explain import Reason, quota_stops
 from millpond.store.view import View
 
 #: A provider that nobody could connect to, or that has answered nothing, for so long ends the run.

@@ -5,8 +5,7 @@ from typing import Any
 from millpond.domain.forecast import Line
 from millpond.domain.job import Class, State
 from millpond.domain.limit import Unit
-from millpond.operate.moments import Clock, Told
-from millpond.scheduler.estimate import (
+from millpond.standing.estimate import (
     LATENCY_GUESS_MS,
     Estimate,
     estimate,
@@ -15,7 +14,7 @@ from millpond.scheduler.estimate import (
     slots_of,
     used_amount,
 )
-from millpond.scheduler.explain import (
+from millpond.standing.explain import (
     Reason,
     kept_for_interactive,
     why_flow,
@@ -23,6 +22,7 @@ from millpond.scheduler.explain import (
     why_lane,
     written,
 )
+from millpond.standing.moments import Clock, Told
 from millpond.store.view import Explanation, FlowView, Holds, LaneView, OrgView, WindowView
 
 #: Flows of a lane that are told with an estimate.

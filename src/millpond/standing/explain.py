@@ -11,7 +11,7 @@ from enum import StrEnum
 from millpond.clock import rfc3339
 from millpond.domain.job import Class, State
 from millpond.domain.limit import Limit, Unit
-from millpond.scheduler.estimate import shortest, slots_of, used_amount
+from millpond.standing.estimate import shortest, slots_of, used_amount
 from millpond.store.view import Explanation, FlowView, LaneView, OrgView, View, WindowView
 
 
