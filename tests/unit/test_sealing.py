@@ -175,7 +175,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> No
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadMasterKey, match="MILLPOND_MASTER_KEY_FILE .* No such file"):
+    with pytest.raises(BadMasterKey, match=r"MILLPOND_MASTER_KEY_FILE .* No such file"):
         read_master_keys(Settings(master_key_file=tmp_path / "none"))
 
 
