@@ -536,10 +536,11 @@ class Model(RuleBasedStateMachine):
                 self.reap(which)
 
     def promote(self, which: int, most: int) -> None:
-        before, left = self.look(), self.books.left()
+        before = self.look()
         n, wait_ms = self.run(self.stores[which].promote(most))
         dump = self.look()
         expired = self._expire(most)
+        left = self.books.left()  # with what those kept that were to go
         come = [
             job
             for job in self.books.jobs.values()
