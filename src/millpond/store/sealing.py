@@ -2,6 +2,7 @@
 
     master key ── HKDF ──▶ sealing key ── AES-256-GCM ──▶ nonce and ciphertext, bound to the org
                ── HKDF ──▶ marking key ── HMAC-SHA-256 ─▶ the fingerprint of the key that is sealed
+               ── HKDF ──▶ API keys' key ─ HMAC-SHA-256 ▶ the mark of an API key, kept in its place
                ── HKDF ──▶ the master key's own name
 
 Names and fingerprints may be shown to anybody; nothing else in here has a text form.
@@ -39,13 +40,13 @@ class BadMasterKey(Refused):
 
 
 class NoMasterKey(Refused):
-    """A provider key is to be sealed, and there is nothing to seal it with."""
+    """A key is to be kept, and there is nothing to seal or to mark it with."""
 
     code = "no_master_key"
 
-    def __init__(self) -> None:
+    def __init__(self, why: str = "provider keys are kept encrypted") -> None:
         super().__init__(
-            "provider keys are kept encrypted, and there is no master key: set MILLPOND_MASTER_KEY "
+            f"{why}, and there is no master key: set MILLPOND_MASTER_KEY "
             f"or, to a file that only its owner can read, MILLPOND_MASTER_KEY_FILE; {_MAKE_ONE}"
         )
 
@@ -62,11 +63,12 @@ class Sealed:
 class MasterKey:
     """One master key: it seals, opens and marks."""
 
-    __slots__ = ("_cipher", "_marking", "name")
+    __slots__ = ("_api_keys", "_cipher", "_marking", "name")
 
     def __init__(self, secret: bytes) -> None:
         self._cipher = AESGCM(_derive(secret, b"sealing", 32))
         self._marking = _derive(secret, b"marking", 32)
+        self._api_keys = _derive(secret, b"API keys", 32)
         self.name = _derive(secret, b"name", _NAME_BYTES).hex()
 
     def __repr__(self) -> str:
@@ -88,9 +90,11 @@ class MasterKey:
 
     def fingerprint(self, secret: str) -> str:
         """The same for the same key, for whoever has this master key."""
-        mark = hmac.HMAC(self._marking, hashes.SHA256())
-        mark.update(secret.encode())
-        return mark.finalize()[:_FINGERPRINT_BYTES].hex()
+        return _mark(self._marking, secret)[:_FINGERPRINT_BYTES].hex()
+
+    def mark_api_key(self, text: str) -> str:
+        """What is kept of an API key: whoever has the key and this master key makes it again."""
+        return _mark(self._api_keys, text).hex()
 
 
 class MasterKeys:
@@ -116,6 +120,11 @@ class MasterKeys:
     def fingerprints(self, secret: str) -> dict[str, str]:
         """A key's fingerprint under each master key."""
         return {name: key.fingerprint(secret) for name, key in self._keys.items()}
+
+    def mark_api_key(self, text: str, master: str) -> str | None:
+        """An API key's mark under the master key of that name; None: it is not among ours."""
+        key = self._keys.get(master)
+        return None if key is None else key.mark_api_key(text)
 
 
 def read_master_keys(settings: Settings) -> MasterKeys | None:
@@ -183,6 +192,12 @@ def _no_file(where: str) -> str:
 def _derive(secret: bytes, purpose: bytes, length: int) -> bytes:
     kdf = HKDF(hashes.SHA256(), length, salt=None, info=b"millpond provider keys 1: " + purpose)
     return kdf.derive(secret)
+
+
+def _mark(key: bytes, text: str) -> bytes:
+    mark = hmac.HMAC(key, hashes.SHA256())
+    mark.update(text.encode())
+    return mark.finalize()
 
 
 def _bound_to(org: str) -> bytes:
