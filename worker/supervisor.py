@@ -11,15 +11,15 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 import structlog
 
 from millpond.clock import monotonic_ms
 from millpond.embedded import processes
+from millpond.embedded.kept import Child, Deaths
 from millpond.errors import Refused, Unavailable
-from millpond.providers.at_work import AtWork, forget, seen_at_work
+from millpond.providers.at_work import AtWork, Watch
 from millpond.providers.caller import Caller
 from millpond.providers.http import Http
 from millpond.providers.profile import adapter
@@ -28,7 +28,7 @@ from millpond.store import keys
 from millpond.store.bell import Bell
 from millpond.store.gateway import Gateway, connect
 from millpond.store.keyring import keyring_of
-from millpond.store.patience import hello_until, pause
+from millpond.store.patience import hello_until
 from millpond.store.sealing import read_master_keys
 from millpond.store.store import Store
 from millpond.worker import background
@@ -41,9 +41,6 @@ _HURRY_S = 5.0
 #: How much later than its grace a process of several may end.
 _STOP_S = 10.0
 _CANCELLED_AGAIN_S = 0.5
-_AGAIN_FIRST_S = 0.1
-_AGAIN_MOST_S = 5.0
-_STUCK_LOOK_S = 1.0
 #: Each process adds its place and a number to the name.
 _NAME_MOST = 48
 #: Who lived so long did not die of how it was started.
@@ -138,14 +135,16 @@ async def keep(settings: Settings, processes_wanted: int) -> None:
         stop.set()
 
     with tempfile.TemporaryDirectory(prefix="millpond-workers-") as folder:
-        places += [Place(f"{name}-{n}", settings, Path(folder)) for n in range(processes_wanted)]
         async with connect(redis_url) as redis:
             store = Store(Gateway(redis, settings.partition))
+            places += [
+                Place(f"{name}-{n}", settings, Path(folder), store) for n in range(processes_wanted)
+            ]
             _obey_signals(obey)
             await hello_until(stop, store, ephemeral=settings.ephemeral)
             async with asyncio.TaskGroup() as tasks:
                 for place in places:
-                    tasks.create_task(place.keep_until(stop, store), name="keep")
+                    tasks.create_task(place.keep_until(stop), name="keep")
                 await stop.wait()
                 for place in places:
                     tasks.create_task(place.stop(), name="stop")
@@ -158,67 +157,49 @@ class Place:
     says what it is at work on, so that only that call is held responsible for its death.
     """
 
-    def __init__(self, name: str, settings: Settings, folder: Path) -> None:
+    def __init__(self, name: str, settings: Settings, folder: Path, store: Store) -> None:
         self._name = name
         self._at_work = folder / name
-        # Sooner than its lease ends: then all of its calls would be taken for what it died of.
-        self._stuck_ms = settings.lease_ms / 2
+        self._store = store
+        self._watch = Watch(self._at_work, lease_ms=settings.lease_ms)
         self._grace_s = settings.grace_ms / 1_000 + _STOP_S
         self._command = [sys.executable, "-m", "millpond", "worker", "--processes", "1"]
         if settings.ephemeral:
             self._command.append("--ephemeral")
-        self._process: asyncio.subprocess.Process | None = None
+        self._child = Child(name, self._start, self._died, self._watch.stuck)
+        self._deaths = Deaths()
+        self._began_ms = 0.0
 
-    async def keep_until(self, stop: asyncio.Event, store: Store) -> None:
+    async def keep_until(self, stop: asyncio.Event) -> None:
         """Start it, and again whenever it ends, later and later, until told to stop."""
-        again_s = _AGAIN_FIRST_S
-        for number in count():
-            name = f"{self._name}-{number}"
-            began_ms = monotonic_ms()
-            code = await self._run(name, stop)
-            if stop.is_set():
-                return
-            seen = seen_at_work(self._at_work)
-            forget(self._at_work)
-            blamed = seen[0] if seen else ""
-            log.warning("worker_died", worker=name, code=code, call=blamed)
-            with suppress(Unavailable):  # else its lease ends
-                await store.leave(name, blamed=blamed)
-            if monotonic_ms() - began_ms > _STEADY_MS:
-                again_s = _AGAIN_FIRST_S
-            await pause(stop, again_s)
-            again_s = min(_AGAIN_MOST_S, again_s * 2)
-            if stop.is_set():
-                return
+        with suppress(OSError):  # no room for one now: tried again
+            await self._child.begin()
+        await self._child.keep(stop, self._deaths)
 
-    async def _run(self, name: str, stop: asyncio.Event) -> int | None:
-        """From its start to its end: the exit code, None if there was no room to start it."""
-        told = {"MILLPOND_WORKER": name, "MILLPOND_AT_WORK": str(self._at_work)}
-        try:
-            self._process = await processes.start(self._command, env={**os.environ, **told})
-        except OSError as error:
-            log.warning("worker_not_started", worker=name, error=str(error))
-            return None
-        if stop.is_set():
-            await self.stop()
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_STUCK_LOOK_S):
-                    return await self._process.wait()
-            seen = seen_at_work(self._at_work)
-            if seen is not None and seen[1] > self._stuck_ms:
-                log.warning("worker_stuck", worker=name, call=seen[0])
-                self._process.kill()
+    async def _start(self, number: int) -> asyncio.subprocess.Process:
+        self._began_ms = monotonic_ms()
+        told = {"MILLPOND_WORKER": self._worker(number), "MILLPOND_AT_WORK": str(self._at_work)}
+        return await processes.start(self._command, env={**os.environ, **told})
+
+    async def _died(self, number: int, code: int | None) -> bool:
+        if monotonic_ms() - self._began_ms > _STEADY_MS:
+            self._deaths.progress()
+        worker, blamed = self._worker(number), self._watch.blamed()
+        log.warning("worker_died", worker=worker, code=code, call=blamed)
+        with suppress(Unavailable):  # else its lease ends
+            await self._store.leave(worker, blamed=blamed)
+        return True
+
+    def _worker(self, number: int) -> str:
+        return f"{self._name}-{number}"
 
     async def stop(self) -> None:
         """Nothing new is claimed; calls finish within the grace."""
-        if self._process is not None:
-            await processes.stop(self._process, grace_s=self._grace_s)
+        await self._child.stop(grace_s=self._grace_s)
 
     def hurry(self) -> None:
         """Tell it again to end: running calls need not finish."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+        self._child.hurry()
 
 
 def _addresses(settings: Settings) -> tuple[str, str]:

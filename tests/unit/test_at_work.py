@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from millpond.providers.at_work import AtWork, forget, seen_at_work
+from millpond.providers.at_work import AtWork, Watch, forget, seen_at_work
 
 
 def test_a_worker_is_at_work_on_a_call_inside_with(tmp_path: Path) -> None:
@@ -77,3 +78,26 @@ def test_it_is_forgotten(tmp_path: Path) -> None:
     forget(page)
 
     assert not os.path.exists(page)
+
+
+def test_whoever_outlives_it_blames_the_call_once(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    watch = Watch(page, lease_ms=30_000)
+    AtWork(page).on("1a2b")
+
+    assert not watch.stuck()
+    assert watch.blamed() == "1a2b"
+    assert watch.blamed() == ""
+    assert not page.exists()
+
+
+def test_it_is_stuck_before_its_lease_is_over(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    watch = Watch(page, lease_ms=100)
+    assert not watch.stuck()
+
+    with AtWork(page).on("1a2b"):
+        time.sleep(0.07)
+        assert watch.stuck()
+
+    assert not watch.stuck()

@@ -46,6 +46,26 @@ class AtWork:
             self._page[: _PAGE.size] = bytes(_PAGE.size)
 
 
+class Watch:
+    """The side of whoever started the worker and outlives it."""
+
+    def __init__(self, path: Path, *, lease_ms: int) -> None:
+        self._path = path
+        # Before its lease is over: what it holds must not be taken back with nobody to blame.
+        self._stuck_ms = lease_ms / 2
+
+    def stuck(self) -> bool:
+        """It does not come out of what it does for one call."""
+        seen = seen_at_work(self._path)
+        return seen is not None and seen[1] > self._stuck_ms
+
+    def blamed(self) -> str:
+        """It has died: the call that it was at work on, or ''. Asked once: then it is forgotten."""
+        seen = seen_at_work(self._path)
+        forget(self._path)
+        return seen[0] if seen else ""
+
+
 def seen_at_work(path: Path) -> tuple[str, int] | None:
     """The call that the worker with this file is at work on, or was when it died, and for how many
     ms now; None: none."""

@@ -16,17 +16,19 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
+import structlog
 from redis.asyncio import Redis
 
 from millpond.domain.job import COUNTED, Class
 from millpond.domain.limit import Limit, parse_limits, write_limits
 from millpond.domain.request import Common
+from millpond.embedded.kept import Child, Deaths
 from millpond.embedded.server import EmbeddedServer
 from millpond.errors import NoServer, Unavailable
 from millpond.failpoints import reached
-from millpond.providers.at_work import forget, seen_at_work
+from millpond.providers.at_work import Watch, forget
 from millpond.providers.profile import WireName
-from millpond.run.family import Child, Deaths, program, start_logged
+from millpond.run.family import DEATHS_MOST, program, start_logged
 from millpond.run.folder import DataFolder, told_limits
 from millpond.run.options import UNTIL_TOLD, Options
 from millpond.settings import Settings
@@ -35,6 +37,8 @@ from millpond.store.gateway import Gateway, connect
 from millpond.store.own_models import OwnModels
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Lane, Store
+
+log = structlog.get_logger()
 
 #: A job that saw so many workers die ends. Many, since most of them died of something else.
 CRASHES_MOST = 20
@@ -69,7 +73,7 @@ class Household:
         self._wire = wire
         self._pack = pack
         self.limits = self.limits_under(options)
-        self._deaths = Deaths()
+        self._deaths = Deaths(DEATHS_MOST)
         self._stopping = asyncio.Event()
         self._workers_stopping = asyncio.Event()
         self._workers: list[Child] = []
@@ -257,6 +261,7 @@ class Household:
         share, more = divmod(self._options.concurrency, self._options.workers)
         slots = share + (place < more)
         at_work = self._folder.at_work(place)
+        watch = Watch(at_work, lease_ms=self._settings.lease_ms)
 
         async def start(number: int) -> asyncio.subprocess.Process:
             forget(at_work)  # what an earlier run may have left
@@ -274,18 +279,14 @@ class Household:
                 MILLPOND_GRACE_MS=str(self._settings.grace_ms),
             )
 
-        async def died(number: int) -> None:
-            seen = seen_at_work(at_work)
-            forget(at_work)
-            self._gone.append((self._name(place, number), seen[0] if seen else ""))
+        async def died(number: int, code: int | None) -> bool:
+            name, blamed = self._name(place, number), watch.blamed()
+            log.warning("worker_died", worker=name, code=code, call=blamed)
+            self._gone.append((name, blamed))
             await self.tell_of_the_dead()
+            return True
 
-        def stuck() -> bool:
-            seen = seen_at_work(at_work)
-            # Before its lease is over: what it holds must not be taken back with nobody to blame.
-            return seen is not None and seen[1] > self._settings.lease_ms / 2
-
-        return Child(f"worker-{place}", start, died, stuck)
+        return Child(f"worker-{place}", start, died, watch.stuck)
 
     def _name(self, place: int, number: int) -> str:
         return f"{self.flow}-{self._token}-{place}-{number}"
