@@ -37,6 +37,13 @@ ARGUMENTS: dict[str, list[Argument]] = {
     "give_back": ["w", 1, "1"],
     "heartbeat": ["w", "acme", 10, 0, 30_000, 1],
     "hello": [""],
+    "again": ["acme", "j1", "j9"],
+    "erase": ["acme", "j1"],
+    "purge": [1_000, 200],
+    "submit": [
+        *["acme", "", "", 60, 1_000, 1_000],
+        *["j9", "f", 100, 0, 0, "", "note", 0, 0, "", "payload"],
+    ],
     "leave": ["w", ""],
     "look": ["f"],
     "new_life": ["another run"],

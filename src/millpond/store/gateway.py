@@ -113,33 +113,10 @@ def _with_what_it_uses(libraries: Sequence[str], script: str) -> str:
 
 SCRIPTS = {
     name: _load(name)
-    for name in (
-        *(
-            "accept",
-            "adjust",
-            "cancel",
-            "claim",
-            "enlist",
-            "explain",
-            "flushed",
-            "forget",
-            "give_back",
-            "heartbeat",
-            "hello",
-            "leave",
-        ),
-        *(
-            "look",
-            "new_life",
-            "pause",
-            "promote",
-            "reap",
-            "release",
-            "replay",
-            "seal",
-            "set",
-            "settle",
-        ),
+    for name in sorted(
+        file.name.removesuffix(".lua")
+        for file in (resources.files("millpond.store") / "scripts").iterdir()
+        if file.name.endswith(".lua")
     )
 }
 

@@ -91,3 +91,28 @@ def orgs(partition: str) -> str:
 def background_queue(partition: str) -> str:
     """arq's queue: what is not on the path of a call."""
     return f"{prefix(partition)}arq"
+
+
+def job(partition: str, job: str) -> str:
+    """A job's record."""
+    return f"{prefix(partition)}j:{job}"
+
+
+def answer(partition: str, job: str) -> str:
+    """A single job's answer, or why it has none."""
+    return f"{prefix(partition)}a:{job}"
+
+
+def asked(partition: str, job: str) -> str:
+    """What a job asks."""
+    return f"{prefix(partition)}y:{job}"
+
+
+def singles(partition: str, org: str) -> str:
+    """An org's single jobs, by when they were submitted."""
+    return f"{prefix(partition)}o:{org}:jobs"
+
+
+def done(partition: str) -> str:
+    """The stream of single jobs that have ended."""
+    return f"{prefix(partition)}done"

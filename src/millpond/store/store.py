@@ -298,7 +298,7 @@ class Store:
         """Queue jobs, at most ACCEPT_MOST; known ones stay. How many the flow holds now."""
         args: list[Argument] = [flow]
         for job in jobs:
-            _check_id(job.id)
+            check_id(job.id)
             args += [job.id, job.need, job.tokens, job.base, job.pack, job.note, job.within_ms]
             args += ["end" if job.on_unknown == "end" else "", job.payload]
         match await self.gateway.run("accept", *args):
@@ -406,7 +406,7 @@ class Store:
     async def replay(self, org: str, job: str, new: str) -> None:
         """Ask what a dead job asked once more, as a new job. Raises UnknownPart if it is no dead
         letter, Refused if its flow has gone or there is a job of that id."""
-        _check_id(new)
+        check_id(new)
         match await self.gateway.run("replay", org, job, new):
             case [b"replayed"]:
                 return
@@ -626,7 +626,7 @@ class Store:
         )
 
 
-def _check_id(job: str) -> None:
+def check_id(job: str) -> None:
     """Raises BadId for what cannot be a job's id: it stands in lists."""
     if not _ID.fullmatch(job):
         raise BadId(

@@ -3,7 +3,7 @@
 --
 -- It asks the same under a new id, and names the job that it was. The letter leaves.
 --
--- uses base turn flow
+-- uses base turn flow single
 -- ARGV  4 org
 --       5 job   that died
 --       6 new   id
@@ -24,6 +24,7 @@ local need, tokens, base = string.match(entry, '^(%d+)|[^|]+|(%d+)|(%d+)|')
 entry = need .. '|' .. new .. '|' .. tokens .. '|' .. base .. '|'
 redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note, 'replays', job)
 redis.call('SET', P .. 'y:' .. new, payload)
+if redis.call('HEXISTS', f, 'single') == 1 then join(new, org, #payload) end
 redis.call('RPUSH', f .. ':q', entry)
 redis.call('HINCRBY', f, 'open', 1)
 redis.call('HINCRBY', f, 'held', 1)

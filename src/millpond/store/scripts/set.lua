@@ -14,7 +14,8 @@
 --                   is believed, paced: bulk always goes evenly, paused: a reason or '', again: true, to try
 --                   a lane that is shut or that a refused key paused; lost: true, calls were made that the server knows nothing of}
 --           flow   {id, user, class: i | b, weight, attempts: failures that a job may have, crashes: deaths of
---                   a worker that a job may see, pack: jobs of one call at most, paused: true or false}
+--                   a worker that a job may see, pack: jobs of one call at most, paused: true or false,
+--                   single: true, its jobs are kept with their answers, each by itself}
 --       6 common   what all jobs of the flow share; kept for workers as it is; '': as it was
 --
 -- Replies  {'set', version}
@@ -128,8 +129,12 @@ local function open_flow()
   if flow.pack then
     redis.call('HSET', f, 'pack_most', flow.pack, 'pack', pack_most == text(flow.pack) and pack or flow.pack)
   end
+  local noted = #changes
   write('flow', flow.id, f, {user = flow.user, class = flow.class, weight = flow.weight, attempts = flow.attempts,
-    crashes = flow.crashes})
+    crashes = flow.crashes, single = flow.single})
+  if flow.single then   -- it comes and goes with a user's jobs, and nobody decided anything
+    for i = #changes, noted + 1, -1 do changes[i] = nil end
+  end
   if common ~= '' then redis.call('HSET', f, 'common', common) end
   redis.call('SADD', P .. 'flows', flow.id)
   if old_lane and old_lane ~= new_lane then leave_lane(old_lane) end

@@ -63,17 +63,41 @@ local function note_parked(org, flow)
   end
 end
 
--- The last word about a job: its row goes to the flow's stream, where `flushed` takes it.
+local DONE_MOST, EVENTS_MOST = 10000, 5000
+
+-- The last word about a single job: it is kept with its answer, and whoever waits for it is told. What it asked is
+-- kept only where it may be asked again.
+local function keep(flow, job, state, body, org, size, erased)
+  local o = P .. 'o:' .. org
+  if erased then
+    redis.call('DEL', P .. 'j:' .. job, P .. 'y:' .. job)
+    redis.call('ZREM', o .. ':jobs', job)
+    redis.call('HINCRBY', P .. 'f:' .. flow, 'held', -1)
+  else
+    redis.call('HSET', P .. 'j:' .. job, 'ended', now)
+    redis.call('SET', P .. 'a:' .. job, body)
+    if state == 'succeeded' then redis.call('DEL', P .. 'y:' .. job) end
+    redis.call('ZADD', P .. 'ended', now, job)
+  end
+  redis.call('HINCRBY', o, 'bytes', -size)
+  redis.call('HINCRBY', M, 'bytes', -size)
+  redis.call('XADD', P .. 'done', 'MAXLEN', '~', DONE_MOST, '*', 'job', job)
+  redis.call('XADD', o .. ':ev', 'MAXLEN', '~', EVENTS_MOST, '*', 'at', now, 'event', 'job', 'job', job, 'state', state)
+end
+
+-- The last word about a job: its row goes to the flow's stream, where `flushed` takes it; a single job is kept.
 local function finish(flow, job, state, body)
-  local note, attempts, deadline = unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts', 'deadline'))
+  local note, attempts, deadline, org, size, erased =
+    unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts', 'deadline', 'org', 'size', 'erase'))
   if deadline then redis.call('ZREM', P .. 'until', job) end
   redis.call('HSET', P .. 'j:' .. job, 'state', state)
   redis.call('HDEL', P .. 'j:' .. job, 'call')
+  redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1)
+  redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
+  if org then return keep(flow, job, state, body, org, size, erased) end
   redis.call('DEL', P .. 'y:' .. job)
   redis.call('XADD', P .. 'f:' .. flow .. ':out', '*', 'job', job, 'state', state,
     'note', note, 'attempts', attempts or 0, 'body', body)
-  redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1)
-  redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
 end
 
 -- A queued job leaves `later` or `parked`, if it stands there. In line it stays until its turn comes, and

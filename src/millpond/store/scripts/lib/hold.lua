@@ -1,7 +1,7 @@
 -- hold: a call's place in every limit of its lane, and its share of the quota.
 
 local CROSSINGS = {50, 80, 100}   -- per cent of the quota that are worth telling
-local LEDGER_MOST, EVENTS_MOST = 100000, 1000
+local LEDGER_MOST = 100000
 
 local standing = {}
 
@@ -109,7 +109,7 @@ local function book(call, outcome, of, all, counted)
   local total = 0
   for _, flow in ipairs(names) do
     total = total + sums[flow]
-    if stands(flow) then
+    if stands(flow) and redis.call('HEXISTS', P .. 'f:' .. flow, 'single') == 0 then
       local ids = {}
       for _, job in ipairs(call.jobs) do
         if job.flow == flow then ids[#ids + 1] = job.id end

@@ -1,0 +1,37 @@
+#!lua
+-- again: a single job that ended without an answer becomes a new one -> queued
+--
+-- It asks the same under a new id, and names the job that it was, which stays as it is.
+--
+-- uses base turn flow single
+-- ARGV  4 org
+--       5 job   that ended
+--       6 new   id
+--
+-- Replies  {'again'}
+--          {'unknown'}       no such job of the org
+--          {'open', state}   it has not ended, or has its answer
+--          {'gone'}          what it asked is kept no more
+--          {'known'}         there is a job with the new id, which is this one asked again
+--          {'suspended'}     the org
+
+local org, job, new = arg[1], arg[2], arg[3]
+local j = P .. 'j:' .. job
+local of, state, flow, entry, note = unpack(redis.call('HMGET', j, 'org', 'state', 'flow', 'entry', 'note'))
+if of ~= org then return reply('unknown') end
+if redis.call('HGET', P .. 'j:' .. new, 'again_of') == job then return reply('known') end
+if state ~= 'failed' and state ~= 'cancelled' and state ~= 'expired' then return reply('open', state) end
+if redis.call('HGET', P .. 'o:' .. org, 'status') == 'suspended' then return reply('suspended') end
+local payload, f = redis.call('GET', P .. 'y:' .. job), P .. 'f:' .. flow
+if not payload or redis.call('EXISTS', f) == 0 then return reply('gone') end
+
+local need, tokens, base, pack = string.match(entry, '^(%d+)|[^|]+|(%d+)|(%d+)|(.*)$')
+entry = need .. '|' .. new .. '|' .. tokens .. '|' .. base .. '|' .. pack
+redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note, 'again_of', job)
+redis.call('SET', P .. 'y:' .. new, payload)
+join(new, org, #payload)
+redis.call('RPUSH', f .. ':q', entry)
+redis.call('HINCRBY', f, 'open', 1)
+redis.call('HINCRBY', f, 'held', 1)
+enter(flow)
+return reply('again')
