@@ -67,6 +67,7 @@ async def main(settings: Settings) -> None:
         stop, hurry = asyncio.Event(), asyncio.Event()
         store = Store(Gateway(redis, settings.partition))
         keyring = keyring_of(store, settings)
+        at_work = AtWork(settings.at_work)
         pump = Pump(
             store,
             Caller(
@@ -74,7 +75,7 @@ async def main(settings: Settings) -> None:
                 http,
                 store.common,
                 key_of=None if keyring is None else keyring.key_of,
-                at_work=AtWork(settings.at_work),
+                at_work=at_work,
             ),
             bell,
             worker=settings.worker or _made_up_name(),
@@ -96,6 +97,7 @@ async def main(settings: Settings) -> None:
             async with end:
                 _obey_signals(obey)
                 await hello_until(stop, store, ephemeral=settings.ephemeral)
+                at_work.begin()
                 loop = type(asyncio.get_running_loop()).__module__
                 log.info("worker_started", pool=settings.pool, slots=settings.slots, loop=loop)
                 side_store = Store(Gateway(background_redis, settings.partition))
@@ -108,6 +110,7 @@ async def main(settings: Settings) -> None:
                     await _end(beside)
         except TimeoutError:
             log.warning("server_did_not_listen")
+        at_work.end()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -465,6 +465,15 @@ def test_at_sigterm_calls_end_within_the_grace_and_nothing_new_is_claimed(tmp_pa
     assert [row["attempts"] for row in rows] == ["1"] * 3
 
 
+def test_the_file_that_says_what_it_is_at_work_on_goes_with_it(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    with scene(tmp_path) as here, here.worker(settings={"MILLPOND_AT_WORK": str(page)}) as worker:
+        assert page.exists()
+        ends_well(worker)
+
+    assert not page.exists()
+
+
 @pytest.mark.parametrize("how", ["the grace is over", "a second SIGTERM"])
 def test_longer_calls_are_cut_burn_nothing_and_go_on_with_another_worker(
     tmp_path: Path, how: str

@@ -21,11 +21,21 @@ class AtWork:
     """The worker's side. Without a file it tells nobody."""
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._page: mmap.mmap | None = None
-        if path is not None:
-            with path.open("wb+") as file:
+
+    def begin(self) -> None:
+        """The worker is up. By that the file is there, until `end`."""
+        if self._path is not None:
+            with self._path.open("wb+") as file:
                 file.truncate(mmap.PAGESIZE)
                 self._page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+
+    def end(self) -> None:
+        """It ends well, so nobody need ask what it was at work on."""
+        if self._path is not None and self._page is not None:
+            self._page = None
+            forget(self._path)
 
     def on(self, call: str) -> Self:
         """What is done inside `with` is done for this call. It must not wait in there."""
@@ -53,6 +63,10 @@ class Watch:
         self._path = path
         # Before its lease is over: what it holds must not be taken back with nobody to blame.
         self._stuck_ms = lease_ms / 2
+
+    def up(self) -> bool:
+        """It has begun its work. So it had when it died, if asked before who is blamed."""
+        return self._path.exists()
 
     def stuck(self) -> bool:
         """It does not come out of what it does for one call."""
