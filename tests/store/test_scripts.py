@@ -1,6 +1,7 @@
 """What holds for every script: its head, and that it leaves another layout's data alone."""
 
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -25,9 +26,10 @@ LIBRARIES = {
 }
 
 #: Plausible arguments of each script.
-ARGUMENTS: dict[str, list[Argument]] = {
+ARGUMENTS: dict[str, Sequence[Argument]] = {
     "accept": ["f", "j2", 100, 0, 0, "", "note", 0, "", "payload"],
     "adjust": ["acme", "ann", "a typing error", "add", 100, ""],
+    "apply": ["ann", "acme", "2026-11", "mail triage", "spam"],
     "cancel": ["j1"],
     "claim": ["w", 2, 10],
     "enlist": ["ann", "acme", "tuned", "command"],
@@ -41,17 +43,36 @@ ARGUMENTS: dict[str, list[Argument]] = {
     "erase": ["acme", "j1"],
     "purge": [1_000, 200],
     "submit": [
-        *["acme", "", "", 60, 1_000, 1_000],
-        *["j9", "f", 100, 0, 0, "", "note", 0, 0, "", "payload"],
+        "acme",
+        "",
+        "",
+        "60",
+        "1000",
+        "1000",
+        "j9",
+        "f",
+        "100",
+        "0",
+        "0",
+        "",
+        "note",
+        "0",
+        "0",
+        "",
+        "payload",
     ],
     "leave": ["w", ""],
+    "identify": ["aaaaaaaaaaaa"],
     "look": ["f"],
+    "mint": ["ann", "", "", "", "aaaaaaaaaaaa", "ops", "m1", "ab12", 0, 100, ""],
     "new_life": ["another run"],
     "pause": ["f", 0],
     "promote": [200],
     "reap": [20, 1_000, "{}", "{}"],
     "release": [200],
     "replay": ["acme", "j1", "j9"],
+    "review": ["ann", "acme", 1, "ask", "What for?", "", 100],
+    "revoke": ["ann", "", "", "", "aaaaaaaaaaaa"],
     "seal": ["ann", "acme", "keep", "", "m1", "f1", "c2VhbGVk", '{"m1":"f1"}'],
     "set": ["ann", '{"org":{"id":"acme","quota":500}}', ""],
     "settle": [
@@ -59,6 +80,8 @@ ARGUMENTS: dict[str, list[Argument]] = {
         '"job_ids":"j1","since_ms":0,"credit_ms":0,"used":70,"tokens":null,"refused":false,'
         '"shut_ms":0,"trouble":false,"split":false,"pause":"","told":null,"said":null,"jobs":[]}'
     ],
+    "used": ["aaaaaaaaaaaa", "ab12", "m2", "cd34"],
+    "user": ["ann", "", "acme", "bob", "create", "member", "Bob", 10_000],
 }
 
 

@@ -5,7 +5,7 @@ one flow can be packed into a call, and examples of a thousand lines are stored 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -31,20 +31,24 @@ class Common:
     params: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
 
+    def told(self) -> dict[str, Any]:
+        return {
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "params": self.params,
+            "examples": [[one.text, one.label] for one in self.examples],
+        }
+
     def write(self) -> bytes:
-        return orjson.dumps(
-            {
-                "endpoint": self.endpoint,
-                "model": self.model,
-                "max_tokens": self.max_tokens,
-                "params": self.params,
-                "examples": [[one.text, one.label] for one in self.examples],
-            }
-        )
+        return orjson.dumps(self.told())
 
 
 def read_common(told: bytes) -> Common:
-    raw = orjson.loads(told)
+    return _common(orjson.loads(told))
+
+
+def _common(raw: Mapping[str, Any]) -> Common:
     return Common(
         endpoint=Endpoint(raw["endpoint"]),
         model=raw["model"],
@@ -57,11 +61,17 @@ def read_common(told: bytes) -> Common:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What one job asks: a text with parameters of its own, or a whole body in the provider's
-    own form (a line of a batch file)."""
+    own form (a line of a batch file).
+
+    `more`: texts that are asked together with the first and answered in one. `common`: what stands
+    in the place of what its flow's jobs share.
+    """
 
     text: str
     params: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+    more: tuple[str, ...] = ()
+    common: Common | None = None
 
     def write(self) -> bytes:
         told: dict[str, Any] = {"text": self.text}
@@ -69,12 +79,27 @@ class Ask:
             told["params"] = self.params
         if self.body is not None:
             told["body"] = self.body
+        if self.more:
+            told["more"] = self.more
+        if self.common is not None:
+            told["common"] = self.common.told()
         return orjson.dumps(told)
+
+    def each(self) -> list["Ask"]:
+        """An ask for each of its texts."""
+        return [self, *(replace(self, text=text, more=()) for text in self.more)]
 
 
 def read_ask(told: bytes) -> Ask:
     raw = orjson.loads(told)
-    return Ask(raw["text"], raw.get("params", {}), raw.get("body"))
+    common = raw.get("common")
+    return Ask(
+        raw["text"],
+        raw.get("params", {}),
+        raw.get("body"),
+        tuple(raw.get("more", ())),
+        None if common is None else _common(common),
+    )
 
 
 @dataclass(frozen=True, slots=True)

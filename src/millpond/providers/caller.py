@@ -10,6 +10,7 @@ from millpond.providers.adapter import Adapter, Reply
 from millpond.providers.at_work import AtWork
 from millpond.providers.http import Http, Posted
 from millpond.providers.outcome import NoAnswer, NotSent, Outcome
+from millpond.providers.several import apart, together
 
 _REMEMBERED_MOST = 100
 #: A provider's time is rounded, and its proxy may count a call a moment after it began to time it.
@@ -61,7 +62,8 @@ class Caller:
             return Sent(NotSent("its flow has gone", unreachable=False))
         with self._at_work.on(call.id):
             asks = [read_ask(job.payload) for job in call.jobs]
-            wire = self._adapter.wire(common, asks)
+            common = asks[0].common or common  # those of one call have the same
+            wire = self._adapter.wire(common, apart(asks))
         posted = await self._http.post(
             wire.path, wire.body, attempt=call.id, may_begin=may_begin, key=key
         )
@@ -80,7 +82,7 @@ class Caller:
 
     def _read(self, common: Common, asks: Sequence[Ask], reply: Reply) -> Outcome:
         try:
-            return self._adapter.read(common, asks, reply)
+            return together(asks, self._adapter.read(common, apart(asks), reply))
         except RecursionError:
             return NoAnswer("the reply is nested too deep to be read")
 
