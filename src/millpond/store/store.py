@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 from redis.exceptions import RedisError, ResponseError
 
+from millpond.domain.account import Stage
 from millpond.domain.call import Claimed, ClaimedJob, JobEnd, Settlement
 from millpond.domain.job import Class
 from millpond.domain.limit import Limit
@@ -115,9 +116,52 @@ class Lane:
     if_new: bool = False
 
 
+class OrgKnown(Refused):
+    """An org is to be created that is there."""
+
+    code = "org_known"
+
+    def __init__(self, org: str) -> None:
+        super().__init__(f"there is an org {org!r} already; choose another id")
+        self.org = org
+
+
+class WrongStage(Refused):
+    """An application for full access is not where such a step is taken from."""
+
+    code = "wrong_stage"
+
+    def __init__(self, org: str, number: int, stage: Stage) -> None:
+        super().__init__(f"application {number} of org {org} is {stage}")
+        self.stage = stage
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTerms:
+    """The limits of one of several lanes that change together; one that is new has a `pool`."""
+
+    lane: str
+    limits: Sequence[Limit]
+    bulk: Sequence[Limit] = ()
+    pool: str | None = None
+    counted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """By this an application for full access is approved."""
+
+    number: int
+    checklist: Mapping[str, bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What an operator changes; None stays as it is. `paused` of a lane: a reason, `""` goes on."""
+    """What an operator changes; None stays as it is. `paused` of a lane: a reason, `""` goes on.
+
+    `new`: the org must not be there yet. `lanes`: more lanes of the org than `lane`. `why` stands
+    in the audit.
+    """
 
     quota: int | Literal["none"] | None = None
     status: Literal["active", "suspended"] | None = None
@@ -133,6 +177,11 @@ class Changes:
     flow: str | None = None
     flow_weight: float | None = None
     flow_paused: bool | None = None
+    name: str | None = None
+    new: bool = False
+    lanes: Sequence[LaneTerms] = ()
+    approval: Approval | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +296,10 @@ class Store:
     async def change(self, org: str, changes: Changes, *, by: str) -> int:
         """Change what is known, for every decision from now on; the version of the org's record.
 
-        Raises UnknownPart for an org, lane or flow that is not there.
+        Raises UnknownPart for an org, lane, flow or application that is not there, OrgKnown for a
+        new org that is, and WrongStage for an application that cannot be approved now.
         """
-        told: dict[str, dict[str, Any]] = {
+        told: dict[str, Any] = {
             "org": {
                 "id": org,
                 "quota": changes.quota,
@@ -257,7 +307,11 @@ class Store:
                 "mode": changes.mode,
                 "reserve": changes.reserve,
                 "weights": dict(changes.weights) or None,
-            }
+                "name": changes.name,
+                "new": changes.new or None,
+            },
+            "lanes": [_of_lane(one) for one in changes.lanes] or None,
+            "why": changes.why or None,
         }
         if changes.lane is not None:
             told["lane"] = {
@@ -273,18 +327,25 @@ class Store:
                 "weight": changes.flow_weight,
                 "paused": changes.flow_paused,
             }
+        if changes.approval is not None:
+            told["application"] = {
+                "number": str(changes.approval.number),
+                "checklist": orjson.dumps(dict(changes.approval.checklist)).decode(),
+            }
         return await self._set(by, told, b"")
 
-    async def _set(self, by: str, told: dict[str, dict[str, Any]], common: bytes) -> int:
-        named = {
-            part: {name: value for name, value in fields.items() if value is not None}
-            for part, fields in told.items()
-        }
+    async def _set(self, by: str, told: dict[str, Any], common: bytes) -> int:
+        named = _without_none(told)
         match await self.gateway.run("set", by, orjson.dumps(named), common):
             case [b"set", version]:
                 return int(version)
-            case [b"unknown", part]:
-                raise UnknownPart(part.decode(), named[part.decode()]["id"])
+            case [b"unknown", part, id]:
+                raise UnknownPart(part.decode(), id.decode())
+            case [b"known"]:
+                raise OrgKnown(named["org"]["id"])
+            case [b"stage", stage]:
+                number = int(named["application"]["number"])
+                raise WrongStage(named["org"]["id"], number, Stage(stage.decode()))
             case other:
                 raise AssertionError(f"set.lua replied {other}")
 
@@ -673,6 +734,22 @@ def _row(id: bytes, fields: dict[bytes, bytes]) -> Row:
 
 def _moments(found: list[tuple[bytes, float]]) -> tuple[int, ...]:
     return tuple(int(at) for _, at in reversed(found))
+
+
+def _of_lane(terms: LaneTerms) -> dict[str, Any]:
+    return {
+        "id": terms.lane,
+        "limits": _limits(terms.limits, terms.bulk),
+        "pool": terms.pool,
+        "counted": terms.counted,
+    }
+
+
+def _without_none(told: Any) -> Any:
+    """What is not told stays as it is, so it is not sent."""
+    if isinstance(told, dict):
+        return {name: _without_none(one) for name, one in told.items() if one is not None}
+    return [_without_none(one) for one in told] if isinstance(told, list) else told
 
 
 def _limits(limits: Sequence[Limit], bulk: Sequence[Limit]) -> list[tuple[int, int, str]]:

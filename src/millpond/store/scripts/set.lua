@@ -1,31 +1,38 @@
 #!lua
--- set: an org, a lane and a flow are as told
+-- set: an org, its lanes and a flow are as told
 --
 -- Opens them or changes them; what is not named stays. The next decision uses what is set here. What
--- is known of used limits and quota stays too. Each change has a version and a row in the org's audit.
+-- is known of used limits and quota stays too. Each change has a version and a row in the org's audit. What is
+-- told together holds together: no decision sees half of it.
 --
--- uses base turn flow window hold limit
+-- uses base turn flow window hold limit audit review
 -- ARGV  4 by       who says so
 --       5 changes  JSON, each part may be absent:
 --           org    {id, quota: characters or 'none', status: active | suspended, reserve: strict | p99,
---                   mode, weights: {user: weight}}
+--                   mode, weights: {user: weight}, name: for people, new: true, it must not be there yet}
 --           lane   {id, pool: whose workers make its calls, counted: its characters count against the quota,
 --                   limits: [[amount, window_ms (0: at once), unit], ...], if_new: true, those of a lane that has some stay, credit: the provider's service time
 --                   is believed, paced: bulk always goes evenly, paused: a reason or '', again: true, to try
 --                   a lane that is shut or that a refused key paused; lost: true, calls were made that the server knows nothing of}
+--           lanes  more of the org's lanes, each told as `lane` is
 --           flow   {id, user, class: i | b, weight, attempts: failures that a job may have, crashes: deaths of
 --                   a worker that a job may see, pack: jobs of one call at most, paused: true or false,
 --                   single: true, its jobs are kept with their answers, each by itself}
+--           application  {number, checklist: JSON}: by this it is approved; said again by the same, all else that is
+--                   told has been done before and is left alone
+--           why    for the audit
 --       6 common   what all jobs of the flow share; kept for workers as it is; '': as it was
 --
 -- Replies  {'set', version}
---          {'unknown', what}   a part that is not there, and is not told whole
+--          {'unknown', what, id}   a part that is not there, and is not told whole; or an application
+--          {'known'}           there is an org of this id
+--          {'stage', stage}    the application cannot be approved from there
 
 local BY_HAND = 'paused: '   -- begins the reason of a pause that a run does not end
-local READY_MOST, AUDIT_MOST, LANES_MOST = 10000, 10000, 200
+local READY_MOST, LANES_MOST = 10000, 200
 
 local by, told, common = arg[1], cjson.decode(arg[2]), arg[3]
-local org, lane, flow = told.org, told.lane, told.flow
+local org, lane, flow, approved, why = told.org, told.lane, told.flow, told.application, told.why or ''
 local o = P .. 'o:' .. org.id
 local changes = {}
 
@@ -51,7 +58,8 @@ end
 
 local function open_org()
   local stopped = redis.call('HGET', o, 'status') == 'suspended'
-  write('org', org.id, o, {quota = org.quota, status = org.status, mode = org.mode, reserve = org.reserve})
+  if org.new then redis.call('HSET', o, 'created', now) end
+  write('org', org.id, o, {quota = org.quota, status = org.status, mode = org.mode, reserve = org.reserve, name = org.name})
   if org.weights then
     write('weights', org.id, o .. ':weights', org.weights)
     redis.call('HSET', o, 'weighted', 1)
@@ -64,7 +72,7 @@ local function open_org()
   end
 end
 
-local function open_lane()
+local function open_lane(lane)
   local l = P .. 'l:' .. lane.id
   local known, was_there = redis.call('HEXISTS', l, 'org') == 1, false
   if not known then
@@ -153,20 +161,33 @@ end
 
 -- What is not told whole is changed: it must be there, and be this org's.
 local function is_ours(key) return redis.call('HGET', key, 'org') == org.id end
-local whole_lane = lane and lane.limits and lane.pool
+local lanes, opens_a_lane = told.lanes or {}, false
+lanes[#lanes + 1] = lane
 local whole_flow = flow and lane and flow.attempts
 
-if redis.call('EXISTS', o) == 0 and not (org.quota and whole_lane) then return reply('unknown', 'org') end
-if lane and not whole_lane and not is_ours(P .. 'l:' .. lane.id) then return reply('unknown', 'lane') end
-if flow and not whole_flow and not is_ours(P .. 'f:' .. flow.id) then return reply('unknown', 'flow') end
+local function is_whole(lane) return lane.limits and lane.pool end
+for _, one in ipairs(lanes) do opens_a_lane = opens_a_lane or is_whole(one) end
+
+local there = redis.call('EXISTS', o) == 1
+if org.new and there then return reply('known') end
+if not there and not (org.quota and opens_a_lane) then return reply('unknown', 'org', org.id) end
+for _, one in ipairs(lanes) do
+  if not is_whole(one) and not is_ours(P .. 'l:' .. one.id) then return reply('unknown', 'lane', one.id) end
+end
+if flow and not whole_flow and not is_ours(P .. 'f:' .. flow.id) then return reply('unknown', 'flow', flow.id) end
+local version = tonumber(redis.call('HGET', o, 'version')) or 0
+if approved then
+  local obstacle = cannot_step(org.id, approved.number, 'approve', by, why)
+  if obstacle == 'said' then return reply('set', version) end
+  if obstacle == 'unknown' then return reply('unknown', 'application', approved.number) end
+  if obstacle then return reply('stage', obstacle) end
+end
 
 open_org()
-if lane then open_lane() end
+for _, one in ipairs(lanes) do open_lane(one) end
 if flow then open_flow() end
-local version = tonumber(redis.call('HGET', o, 'version')) or 0
-if #changes > 0 then
-  version = redis.call('HINCRBY', o, 'version', 1)
-  redis.call('XADD', o .. ':audit', 'MAXLEN', '~', AUDIT_MOST, '*', 'at', now, 'by', by, 'version', version,
-    'changes', cjson.encode(changes))
+if approved then
+  changes[#changes + 1] = step(org.id, approved.number, 'approve', by, why, approved.checklist)
 end
+if #changes > 0 then version = audit(org.id, by, why, changes) end
 return reply('set', version)
