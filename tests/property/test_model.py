@@ -206,6 +206,17 @@ class Model(RuleBasedStateMachine):
         if all(w.life == self.life or self._is_dead(w) for w in workers):
             self.heard = self.life
 
+    def _all_were_heard(self) -> bool:
+        """Whether the script that just ran, and had to know it, took every worker to have told what
+        it holds. It asks only when it must: who registered meanwhile under an earlier life may have
+        come too late for what was so before."""
+        told = self.look()["m"].get("heard") == str(self.life)
+        self._note_reports()
+        assert self.heard == self.life or not told
+        workers = self.books.workers.values()
+        assert told or any(w.life != self.life and not self._is_dead(w) for w in workers)
+        return told
+
     def look(self) -> Dump:
         """The server's data after the last script."""
         if self.seen is None:
@@ -439,7 +450,7 @@ class Model(RuleBasedStateMachine):
         if call is None:
             return "ended"
         job.cancelled = True
-        if call.state == "running" or self.heard != self.life:
+        if call.state == "running" or not self._all_were_heard():
             return "cancelling"
         self.books.unsend(call, self.now)
         return "cancelled"
@@ -578,7 +589,7 @@ class Model(RuleBasedStateMachine):
             if job.waits:
                 assert self.books.end_if_overtaken(job, self.now)
                 ended += 1
-            elif call and call.state == "ready" and self.heard == self.life:
+            elif call and call.state == "ready" and self._all_were_heard():
                 self.books.unsend(call, self.now)
                 ended += 1
         return ended
