@@ -128,6 +128,19 @@ async def test_the_same_key_for_something_else_is_refused(desk: Desk) -> None:
     assert await desk.line("s") == ["j1"]
 
 
+async def test_a_job_may_have_a_key_of_its_own(desk: Desk) -> None:
+    def keyed(id: str, fingerprint: str = "print") -> Single:
+        return Single(id, "s", 100, b"x", idempotency="own", fingerprint=fingerprint)
+
+    await desk.singles.submit("acme", [keyed("j1")], WIDE)
+
+    jobs = [Single("j2", "s", 100, b"x"), keyed("j3")]
+    assert await desk.singles.submit("acme", jobs, WIDE) == ["j2", "j1"]
+    assert await desk.line("s") == ["j1", "j2"]
+    with pytest.raises(KeyReused):
+        await desk.singles.submit("acme", [keyed("j4", "another")], WIDE)
+
+
 async def test_what_waits_has_a_bound(desk: Desk) -> None:
     jobs = [Single(f"j{n}", "s", 100, b"x" * 100) for n in range(3)]
     await desk.singles.submit("acme", jobs[:2], Bounds(250, 1_000))

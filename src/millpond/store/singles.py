@@ -91,7 +91,8 @@ class Forgotten(Refused):
 @dataclass(frozen=True, slots=True)
 class Single:
     """A job to submit: as NewJob, and the flow that it enters. `wait_ms`: it is not asked before
-    so long from now. `note`: what its record says of it, for whoever reads it."""
+    so long from now. `note`: what its record says of it, for whoever reads it. `idempotency`: digest
+    of a key of its own."""
 
     id: str
     flow: str
@@ -104,6 +105,8 @@ class Single:
     within_ms: int = 0
     wait_ms: int = 0
     on_unknown: OnUnknown = "retry"
+    idempotency: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +205,9 @@ class Singles:
             args += [job.id, job.flow, job.need, job.tokens, job.base, job.pack, job.note]
             args += [job.within_ms, job.wait_ms]
             args += ["end" if job.on_unknown == "end" else "", job.payload]
+            args += [job.idempotency, job.fingerprint]
         match await self.gateway.run("submit", *args):
-            case [b"submitted"]:
-                return [job.id for job in jobs]
-            case [b"again", ids]:
+            case [b"submitted", ids]:
                 return str(ids.decode()).split(",")
             case [b"differs"]:
                 raise KeyReused

@@ -1,12 +1,12 @@
 #!lua
 -- submit: -> queued
 --
--- Single jobs enter their flows, all of them or none. Said again with the same idempotency key it changes
--- nothing and tells the same ids.
+-- Single jobs enter their flows, all of them or none. Said again with the same idempotency key, of all or of one of
+-- them, it adds nothing and tells the ids of then.
 --
 -- uses base turn flow single
 -- ARGV  4 org
---       5 idem          digest of the idempotency key, or ''
+--       5 idem          digest of the idempotency key of all, or ''
 --       6 print         digest of what is asked under it
 --       7 idem_s        how long that is remembered
 --       8 org_most      bytes of jobs that may wait: of the org
@@ -14,35 +14,51 @@
 --       10 ...   per job, at most 500: id, flow, characters that it may use at most, tokens at most, characters of
 --                those that are known beforehand, pack key ('': it shares no call), note (what its record says
 --                of it), ms until its deadline (0: none), ms that it waits at least, 'end' if it is not to be asked
---                again when nobody knows whether it was answered (else ''), payload
+--                again when nobody knows whether it was answered (else ''), payload, digest of an idempotency key of
+--                its own ('': none), digest of what is asked under that
 --
--- Replies  {'submitted'}
---          {'again', ids}           with commas: they were submitted before, under the same key
---          {'differs'}              something else was, under the same key
+-- Replies  {'submitted', ids}       with commas; those of jobs that were submitted before are as they were
+--          {'differs'}              something else was submitted under the same key
 --          {'suspended'}            the org
 --          {'unknown', flow}        a flow that is not open
 --          {'full', whose, bytes}   org or server: so many bytes wait already
 
-local FIELDS = 11
+local FIELDS = 13
 
 local org, idem, print, idem_s, org_most, server_most = unpack(arg, 1, 6)
 local o = P .. 'o:' .. org
-local i = P .. 'i:' .. org .. ':' .. idem
 
-if idem ~= '' then
-  local before, ids = unpack(redis.call('HMGET', i, 'print', 'ids'))
-  if before == print then return reply('again', ids) end
-  if before then return reply('differs') end
+-- Ids of what was submitted under a key, nil if nothing was; and whether that was something else.
+local function before(key, print)
+  if key == '' then return nil end
+  local known, ids = unpack(redis.call('HMGET', P .. 'i:' .. org .. ':' .. key, 'print', 'ids'))
+  return ids or nil, known and known ~= print
 end
+
+local function remember(key, print, ids)
+  if key == '' then return end
+  local i = P .. 'i:' .. org .. ':' .. key
+  redis.call('HSET', i, 'print', print, 'ids', ids)
+  redis.call('EXPIRE', i, idem_s)
+end
+
+local known, differs = before(idem, print)
+if differs then return reply('differs') end
+if known then return reply('submitted', known) end
 local status, org_bytes = unpack(redis.call('HMGET', o, 'status', 'bytes'))
 if status == 'suspended' then return reply('suspended') end
-local size, ids, known = 0, {}, {}
+local size, ids, new, open = 0, {}, {}, {}
 for at = 7, #arg, FIELDS do
-  local flow = arg[at + 1]
-  if not known[flow] and redis.call('HGET', P .. 'f:' .. flow, 'org') ~= org then return reply('unknown', flow) end
-  known[flow] = true
-  ids[#ids + 1] = arg[at]
-  size = size + #arg[at + 10]
+  local job, flow = arg[at], arg[at + 1]
+  if not open[flow] and redis.call('HGET', P .. 'f:' .. flow, 'org') ~= org then return reply('unknown', flow) end
+  open[flow] = true
+  known, differs = before(arg[at + 11], arg[at + 12])
+  if differs then return reply('differs') end
+  ids[#ids + 1] = known or job
+  if not known then
+    new[#new + 1] = at
+    size = size + #arg[at + 10]
+  end
 end
 org_bytes = tonumber(org_bytes) or 0
 local server_bytes = tonumber(redis.call('HGET', M, 'bytes')) or 0
@@ -50,8 +66,9 @@ if org_bytes + size > tonumber(org_most) then return reply('full', 'org', org_by
 if server_bytes + size > tonumber(server_most) then return reply('full', 'server', server_bytes) end
 
 local came, in_line = {}, {}
-for at = 7, #arg, FIELDS do
-  local job, flow, need, tokens, base, pack, note, within_ms, wait_ms, on_unknown, payload = unpack(arg, at, at + 10)
+for _, at in ipairs(new) do
+  local job, flow, need, tokens, base, pack, note, within_ms, wait_ms, on_unknown, payload, own_idem, own_print =
+    unpack(arg, at, at + FIELDS - 1)
   local j, f = P .. 'j:' .. job, P .. 'f:' .. flow
   local entry = need .. '|' .. job .. '|' .. tokens .. '|' .. base .. '|' .. pack
   redis.call('HSET', j, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note)
@@ -70,6 +87,7 @@ for at = 7, #arg, FIELDS do
     in_line[flow] = true
   end
   came[flow] = (came[flow] or 0) + 1
+  remember(own_idem, own_print, job)
 end
 for flow, n in pairs(came) do
   local f = P .. 'f:' .. flow
@@ -78,8 +96,6 @@ for flow, n in pairs(came) do
   redis.call('HSET', f, 'fed_at', now)
   if in_line[flow] then enter(flow) end
 end
-if idem ~= '' then
-  redis.call('HSET', i, 'print', print, 'ids', table.concat(ids, ','))
-  redis.call('EXPIRE', i, idem_s)
-end
-return reply('submitted')
+ids = table.concat(ids, ',')
+remember(idem, print, ids)
+return reply('submitted', ids)
