@@ -28,7 +28,7 @@ from millpond.store import keys
 from millpond.store.bell import Bell
 from millpond.store.gateway import Gateway, connect
 from millpond.store.keyring import keyring_of
-from millpond.store.patience import hello_until
+from millpond.store.patience import hello_until, pause
 from millpond.store.sealing import read_master_keys
 from millpond.store.store import Store
 from millpond.worker import background
@@ -41,6 +41,10 @@ _HURRY_S = 5.0
 #: How much later than its grace a process of several may end.
 _STOP_S = 10.0
 _CANCELLED_AGAIN_S = 0.5
+_UP_LOOK_S = 0.05
+_UP_MOST_S = 10.0
+#: How a program ends whose options or settings are no good, or whose server is not.
+_USAGE = 2
 #: Each process adds its place and a number to the name.
 _NAME_MOST = 48
 #: Who lived so long did not die of how it was started.
@@ -121,8 +125,11 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(left, timeout=_CANCELLED_AGAIN_S)
 
 
-async def keep(settings: Settings, processes_wanted: int) -> None:
-    """Keep several workers running, each a process of its own, until told to stop."""
+async def keep(settings: Settings, processes_wanted: int) -> int:
+    """Keep several workers running, each a process of its own, until told to stop.
+
+    The exit code: that of a worker which says, before it was up, that it is of no use to start it.
+    """
     redis_url, _ = _addresses(settings)
     read_master_keys(settings)  # what stops all of them is told once
     if len(settings.worker) > _NAME_MOST:
@@ -148,9 +155,14 @@ async def keep(settings: Settings, processes_wanted: int) -> None:
             async with asyncio.TaskGroup() as tasks:
                 for place in places:
                     tasks.create_task(place.keep_until(stop), name="keep")
+                    if place is places[0]:
+                        await place.begun(stop)  # what stops all of them is told once
+                    if stop.is_set():
+                        break
                 await stop.wait()
                 for place in places:
                     tasks.create_task(place.stop(), name="stop")
+    return _USAGE if any(place.of_no_use for place in places) else 0
 
 
 class Place:
@@ -172,12 +184,24 @@ class Place:
         self._child = Child(name, self._start, self._died, self._watch.stuck)
         self._deaths = Deaths()
         self._began_ms = 0.0
+        self._ended = False
+        self.of_no_use = False
 
     async def keep_until(self, stop: asyncio.Event) -> None:
-        """Start it, and again whenever it ends, later and later, until told to stop."""
+        """Start it, and again whenever it ends, later and later, until told to stop. If that is
+        of no use, we all stop."""
         with suppress(OSError):  # no room for one now: tried again
             await self._child.begin()
         await self._child.keep(stop, self._deaths)
+        if self.of_no_use:
+            stop.set()
+
+    async def begun(self, stop: asyncio.Event) -> None:
+        """Wait a while until it is up, or has ended in its first attempt."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UP_MOST_S):
+                while not (stop.is_set() or self._ended or self._watch.up()):
+                    await pause(stop, _UP_LOOK_S)
 
     async def _start(self, number: int) -> asyncio.subprocess.Process:
         self._began_ms = monotonic_ms()
@@ -185,6 +209,10 @@ class Place:
         return await processes.start(self._command, env={**os.environ, **told})
 
     async def _died(self, number: int, code: int | None) -> bool:
+        self._ended = True
+        self.of_no_use = code == _USAGE and not self._watch.up()
+        if self.of_no_use:
+            return False  # it has said why
         if monotonic_ms() - self._began_ms > _STEADY_MS:
             self._deaths.progress()
         worker, blamed = self._worker(number), self._watch.blamed()

@@ -344,9 +344,8 @@ def worker(
     from millpond.worker.supervisor import main as supervise
 
     if processes > 1:
-        do(lambda settings: keep(settings, processes), ephemeral=ephemeral)
-    else:
-        do(supervise, fast=True, ephemeral=ephemeral)
+        raise typer.Exit(do(lambda settings: keep(settings, processes), ephemeral=ephemeral))
+    do(supervise, fast=True, ephemeral=ephemeral)
 
 
 @app.command()

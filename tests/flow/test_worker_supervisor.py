@@ -620,6 +620,40 @@ def test_a_call_its_process_does_not_survive_ends_after_three_and_the_service_go
     assert all(death["call"] for death in deaths)
 
 
+def test_several_that_are_of_no_use_to_start_end_with_their_code_and_one_message(
+    tmp_path: Path,
+) -> None:
+    with server() as one:
+        env = {
+            "MILLPOND_BASE_URL": "http://127.0.0.1:1",
+            "MILLPOND_REDIS_URL": one.url,
+            "MILLPOND_QUEUE_URL": "redis://there:port",
+            "MILLPOND_LOG_LEVEL": "INFO",
+        }
+        ended = run(tmp_path, "worker", "--processes", "3", env=env)
+
+    assert ended.code == 2
+    assert [line.partition(":")[0] for line in ended.err.splitlines()] == ["millpond"]
+    assert "MILLPOND_QUEUE_URL is no address" in ended.err
+
+
+def test_so_do_they_all_if_one_is_of_no_use_to_start_again(tmp_path: Path) -> None:
+    """The server has been told to evict since they began."""
+    with scene(tmp_path) as here, here.worker("--processes", "2") as parent:
+        wait_for_two(parent)
+        children = parent.children()
+        with here.server.redis() as redis:
+            redis.config_set("maxmemory-policy", "allkeys-lru")
+            redis.config_set("maxmemory", "1gb")
+
+        os.kill(children[0], signal.SIGKILL)
+        ended = parent.wait()
+
+    assert ended.code == 2
+    assert len([line for line in ended.err.splitlines() if line.startswith("millpond: ")]) == 1
+    assert not {*children} & {pid for pid, _, _ in processes()}
+
+
 def test_a_bad_address_of_arqs_server_is_refused_under_its_own_name(tmp_path: Path) -> None:
     env = {
         "MILLPOND_BASE_URL": "http://127.0.0.1:1",
