@@ -13,8 +13,8 @@ PACKAGE = ROOT / "src" / "millpond"
 #: From the top down. A module may import its own part and any layer below, nothing beside or above.
 LAYERS: list[set[str]] = [
     {"cli"},
-    {"cli_jobs"},
-    {"cli_operate"},
+    {"cli_operate", "cli_keys", "cli_models", "cli_jobs"},
+    {"cli_asked"},
     {"cli_values", "cli_do"},
     {"run", "operate"},
     {"producer", "scheduler", "worker"},

@@ -14,8 +14,10 @@ import typer
 from millpond import __version__
 from millpond import cli_values as values
 from millpond.cli_do import do
-from millpond.cli_jobs import app as job_operators
-from millpond.cli_operate import app as operators
+from millpond.cli_jobs import app as jobs
+from millpond.cli_keys import app as keys
+from millpond.cli_models import app as models
+from millpond.cli_operate import app as operate
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
 from millpond.local.commands import app as local_model
@@ -32,8 +34,8 @@ app = typer.Typer(
 )
 app.add_typer(simulator, name="simulator")
 app.add_typer(local_model, name="local-model")
-app.add_typer(operators)
-app.add_typer(job_operators)
+for operators in (operate, keys, models, jobs):
+    app.add_typer(operators)
 
 
 class Format(StrEnum):

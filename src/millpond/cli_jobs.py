@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from millpond.cli_asked import HERE, AsJson, DataDir, Most, Org, OrgOption, asked
 from millpond.cli_do import do
-from millpond.cli_operate import HERE, AsJson, DataDir, Most, Org, OrgOption, asked
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 job = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -1,67 +1,27 @@
-"""The operators' commands: their options, read and checked."""
+"""The operators' commands about an org, its lanes and flows: their options, read and checked."""
 
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from millpond import cli_values as values
+from millpond.cli_asked import HERE, AsJson, DataDir, Most, Org, asked
 from millpond.cli_do import do
 from millpond.domain.limit import Limit, parse_limit, parse_limits
 from millpond.providers.profile import ProviderName
-from millpond.settings import Settings
-
-if TYPE_CHECKING:
-    from millpond.operate.commands import Asked
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 quota = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 org = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 lane = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 flow = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-key = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-models = typer.Typer(rich_markup_mode=None)
 app.add_typer(quota, name="quota", help="An org's characters: what is used, and by what.")
 app.add_typer(org, name="org", help="Change what holds for an org.")
 app.add_typer(lane, name="lane", help="Change what holds for a lane: an account and an endpoint.")
 app.add_typer(flow, name="flow", help="Change what holds for a flow: here, a run.")
-app.add_typer(key, name="key", help="The orgs' keys at their provider, kept encrypted.")
-app.add_typer(models, name="models")
 
-DataDir = Annotated[
-    Path,
-    typer.Option(help="Of a run that is alive; else MILLPOND_REDIS_URL names the server."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, an object a line.")]
-Org = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="ORG",
-        help="The org, or the beginning of its name. May be left out if there is one only.",
-    ),
-]
-OrgOption = Annotated[
-    str | None,
-    typer.Option(
-        "--org",
-        metavar="ORG",
-        help="The org, or the beginning of its name. May be left out if there is one only.",
-    ),
-]
-ModelName = Annotated[
-    str, typer.Argument(metavar="NAME", help="The model's whole name at the provider.")
-]
-Most = Annotated[int, typer.Option(min=1, max=100_000, help="So many rows, the newest.")]
 Why = Annotated[str, typer.Option(help="For the ledger.")]
-
-HERE = Path(".millpond")
-
-
-def asked(settings: Settings, data_dir: Path, as_json: bool) -> "Asked":
-    from millpond.operate.commands import Asked
-
-    return Asked(data_dir, as_json, settings)
 
 
 @app.command()
@@ -309,125 +269,6 @@ def flow_set(
             )
         )
     )
-
-
-@key.command("set")
-def key_set(
-    rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    org: OrgOption = None,
-    data_dir: DataDir = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Keep an org's key, read from standard input or asked for.
-
-    Takes a few seconds, until every worker knows it; then lanes that were paused for the key go on.
-    """
-    from millpond.operate import keys
-
-    if rest:
-        # Not even shown: whoever wrote the key here would find it in a log of what was run.
-        raise typer.BadParameter(
-            "the key is read from standard input, not from the command line, where others see "
-            "it: millpond key set --org ORG < FILE",
-            param_hint="KEY",
-        )
-    secret = values.new_key()
-    raise typer.Exit(do(lambda it: keys.set_key(asked(it, data_dir, as_json), org, secret)))
-
-
-@key.command("remove")
-def key_remove(org: OrgOption = None, data_dir: DataDir = HERE, as_json: AsJson = False) -> None:
-    """Take an org's key away: its calls stand still until another is set."""
-    from millpond.operate import keys
-
-    raise typer.Exit(do(lambda it: keys.remove_key(asked(it, data_dir, as_json), org)))
-
-
-@key.command("list")
-def key_list(data_dir: DataDir = HERE, as_json: AsJson = False) -> None:
-    """List the orgs that have a key: its fingerprint, its master key, since when."""
-    from millpond.operate import keys
-
-    raise typer.Exit(do(lambda it: keys.list_keys(asked(it, data_dir, as_json))))
-
-
-@key.command("rotate")
-def key_rotate(data_dir: DataDir = HERE, as_json: AsJson = False) -> None:
-    """Encrypt every key with the newest master key; exit 1 if one cannot be opened."""
-    from millpond.operate import keys
-
-    raise typer.Exit(do(lambda it: keys.rotate_keys(asked(it, data_dir, as_json))))
-
-
-@models.callback(invoke_without_command=True)
-def models_list(
-    context: typer.Context,
-    provider: Annotated[ProviderName, typer.Option()] = ProviderName.SIMULATOR,
-    mode: Annotated[
-        values.Mode | None, typer.Option(help="Those that may be used in this access mode.")
-    ] = None,
-    own: Annotated[
-        bool, typer.Option("--own", help="Also the fine-tuned models of --org.")
-    ] = False,
-    org: OrgOption = None,
-    data_dir: DataDir = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """List models, what each serves and who may use it; register fine-tuned ones."""
-    if context.invoked_subcommand is not None:
-        return
-    from millpond.operate import models
-
-    raise typer.Exit(
-        do(
-            lambda it: models.list_models(
-                asked(it, data_dir, as_json),
-                provider,
-                None if mode is None else mode.value,
-                org,
-                with_own=own or org is not None,
-            )
-        )
-    )
-
-
-@models.command("add")
-def models_add(
-    name: ModelName,
-    base: Annotated[str, typer.Option(metavar="MODEL", help="What it was made of.")],
-    org: OrgOption = None,
-    provider: Annotated[
-        ProviderName, typer.Option(help="Whose models --base is one of.")
-    ] = ProviderName.COHERE,
-    data_dir: DataDir = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Register a fine-tuned model to an org. It serves what its base serves, for that org alone."""
-    from millpond.operate import models
-
-    _must_name("NAME", name)
-    _must_name("--base", base)
-    raise typer.Exit(
-        do(lambda it: models.add_model(asked(it, data_dir, as_json), org, name, base, provider))
-    )
-
-
-@models.command("remove")
-def models_remove(
-    name: ModelName, org: OrgOption = None, data_dir: DataDir = HERE, as_json: AsJson = False
-) -> None:
-    """A fine-tuned model is the org's no more."""
-    from millpond.operate import models
-
-    raise typer.Exit(do(lambda it: models.remove_model(asked(it, data_dir, as_json), org, name)))
-
-
-def _must_name(option: str, text: str) -> None:
-    if not re.fullmatch(r"[!-~]{1,200}", text):
-        raise typer.BadParameter(
-            f"{text!r} is no model's name: up to 200 letters, digits and signs, no spaces",
-            param_hint=option,
-        )
 
 
 def _must_tell(option: str, text: str) -> None:
