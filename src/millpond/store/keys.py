@@ -116,3 +116,53 @@ def singles(partition: str, org: str) -> str:
 def done(partition: str) -> str:
     """The stream of single jobs that have ended."""
     return f"{prefix(partition)}done"
+
+
+def orgs_sorted(partition: str) -> str:
+    """All orgs by their id: made of `orgs`, to be read page by page."""
+    return f"{prefix(partition)}orgs:sorted"
+
+
+def users(partition: str, org: str) -> str:
+    """An org's users, by their id."""
+    return f"{prefix(partition)}o:{org}:users"
+
+
+def user(partition: str, org: str, user: str) -> str:
+    """A user's record."""
+    return f"{prefix(partition)}o:{org}:u:{user}"
+
+
+def users_api_keys(partition: str, org: str, user: str) -> str:
+    """A user's API keys, by when they were made."""
+    return f"{prefix(partition)}o:{org}:u:{user}:keys"
+
+
+def operators(partition: str) -> str:
+    """Operators' API keys, by when they were made."""
+    return f"{prefix(partition)}operators"
+
+
+def api_key(partition: str, key: str) -> str:
+    """Whose an API key is, and its mark."""
+    return f"{prefix(partition)}k:{key}"
+
+
+def audit(partition: str) -> str:
+    """The stream of changes of what belongs to no org."""
+    return f"{prefix(partition)}audit"
+
+
+def application(partition: str, org: str, number: int) -> str:
+    """An org's application for full access."""
+    return f"{prefix(partition)}o:{org}:app:{number}"
+
+
+def talk(partition: str, org: str, number: int) -> str:
+    """What was asked back about an application, and answered."""
+    return f"{prefix(partition)}o:{org}:app:{number}:talk"
+
+
+def desk(partition: str, stage: str) -> str:
+    """Applications of all orgs that are in this stage, the oldest first."""
+    return f"{prefix(partition)}desk:{stage}"

@@ -12,7 +12,9 @@ from millpond.domain.job import Class
 @dataclass(frozen=True, slots=True)
 class OrgView:
     """Characters: the quota (None: none), used, reserved for calls in flight, and kept for
-    calls of unknown outcome. While it is `suspended` nothing goes."""
+    calls of unknown outcome. While it is `suspended` nothing goes. An org that was created, and
+    not made by a run, has a `name`; `guidelines`: the version that it has accepted, `""`: none;
+    `application`: the number of its latest application for full access, 0: none."""
 
     quota: int | None
     used: int
@@ -21,6 +23,12 @@ class OrgView:
     suspended: bool = False
     mode: str | None = None
     reserve: str = "strict"
+    name: str = ""
+    created_ms: int = 0
+    guidelines: str = ""
+    guidelines_by: str = ""
+    guidelines_at_ms: int = 0
+    application: int = 0
 
     @property
     def left(self) -> int | None:
@@ -201,6 +209,12 @@ def read_org(org: dict[str, Any]) -> OrgView:
         suspended=org.get("status") == "suspended",
         mode=org.get("mode"),
         reserve=org.get("reserve", "strict"),
+        name=org.get("name", ""),
+        created_ms=_count(org, "created"),
+        guidelines=org.get("guidelines", ""),
+        guidelines_by=org.get("guidelines_by", ""),
+        guidelines_at_ms=_count(org, "guidelines_at"),
+        application=_count(org, "application"),
     )
 
 
