@@ -210,7 +210,7 @@ class Model(RuleBasedStateMachine):
         """Whether the script that just ran, and had to know it, took every worker to have told what
         it holds. It asks only when it must: who registered meanwhile under an earlier life may have
         come too late for what was so before."""
-        told = self.look()["m"].get("heard") == str(self.life)
+        told: bool = self.look()["m"].get("heard") == str(self.life)
         self._note_reports()
         assert self.heard == self.life or not told
         workers = self.books.workers.values()
