@@ -17,6 +17,7 @@ DataDir = Annotated[
     typer.Option(help="Of a run that is alive; else MILLPOND_REDIS_URL names the server."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, an object a line.")]
+#: Of commands that are about an org.
 Org = Annotated[
     str | None,
     typer.Argument(
@@ -24,6 +25,7 @@ Org = Annotated[
         help="The org, or the beginning of its name. May be left out if there is one only.",
     ),
 ]
+#: Of commands that are about something of an org: a key, a model, a dead letter.
 OrgOption = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from millpond.cli_asked import HERE, AsJson, DataDir, Most, Org, OrgOption, asked
+from millpond.cli_asked import HERE, AsJson, DataDir, Most, OrgOption, asked
 from millpond.cli_do import do
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -28,7 +28,7 @@ def job_cancel(
 
 @dead.command("list")
 def dead_list(
-    org: Org = None, most: Most = 100, data_dir: DataDir = HERE, as_json: AsJson = False
+    org: OrgOption = None, most: Most = 100, data_dir: DataDir = HERE, as_json: AsJson = False
 ) -> None:
     """Show an org's dead letters, the latest first, with their last errors."""
     from millpond.operate import jobs as operate

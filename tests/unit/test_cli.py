@@ -3,9 +3,13 @@
 Nothing of it starts a server, and nothing is written.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from millpond import __version__
@@ -237,3 +241,34 @@ def test_help_names_every_option_of_a_run_with_its_default() -> None:
         assert option in result.stdout
     for default in ("256", "200", "120", "default: 5;", "FILE.answers.jsonl", ".millpond"):
         assert default in result.stdout
+
+
+def test_the_commands_of_a_group_name_the_org_in_one_way() -> None:
+    """As an argument where they are about an org, else as --org."""
+    ways = {group: way for group, way in ways_to_name_the_org() if group != "simulator"}
+
+    assert {group for group, way in ways.items() if way == {"argument"}} == {"", "quota", "org"}
+    assert {group for group, way in ways.items() if way == {"option"}} == {"key", "models", "dead"}
+    assert {len(way) for way in ways.values()} == {0, 1}
+
+
+def ways_to_name_the_org() -> Iterator[tuple[str, set[str]]]:
+    """Of each group of commands, by the word before them; '' are those without one."""
+    whole = get_command(app)
+    assert isinstance(whole, TyperGroup)
+    alone = []
+    for name, command in whole.commands.items():
+        if isinstance(command, TyperGroup):
+            yield name, of_org(command, *command.commands.values())
+        else:
+            alone.append(command)
+    yield "", of_org(*alone)
+
+
+def of_org(*commands: Any) -> set[str]:
+    return {
+        param.param_type_name
+        for command in commands
+        for param in command.params
+        if param.name == "org"
+    }
