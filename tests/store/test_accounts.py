@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from conftest import TestTime, lane
 from millpond.domain.account import Role
-from millpond.domain.job import Endpoint
+from millpond.domain.job import Class, Endpoint
 from millpond.domain.limit import FULL, LIMITED
 from millpond.errors import MillpondError, UnknownPart
 from millpond.store.api_keys import ApiKeys, KeyChecker
@@ -25,6 +25,7 @@ from millpond.store.directory import (
 )
 from millpond.store.reading import BadValue
 from millpond.store.sealing import MasterKey, MasterKeys
+from millpond.store.singles import Flow, Singles
 from millpond.store.store import LaneTerms, OrgKnown, Row, Store
 from millpond.store.view import OrgView
 from store.pond import PREFIX, Pond, everything
@@ -490,3 +491,29 @@ async def test_of_two_admins_who_remove_each_other_at_once_one_stays(
 
     assert sorted(type(one).__name__ for one in done) == ["LastAdmin", "int"]
     assert len(await pond.members("o:acme:admins")) == 1
+
+
+# ---------------------------------------------------------------- single jobs of an org
+
+
+@pytest.mark.parametrize(
+    ("org", "lane", "message"),
+    [
+        ("gone", "gone.generate", "no org 'gone'"),
+        ("acme", "acme.rerank", r"no lane 'acme\.rerank'"),
+        ("acme", "beta.generate", r"no lane 'beta\.generate'"),
+    ],
+)
+async def test_single_jobs_join_only_a_lane_of_their_own_org(
+    pond: Pond, directory: Directory, redis: Redis, org: str, lane: str, message: str
+) -> None:
+    await create(directory)
+    await create(directory, "beta")
+    before = await everything(redis)
+
+    with pytest.raises(UnknownPart, match=message):
+        await Singles(pond.store.gateway).open(
+            Flow("s", org, lane, "ann", Class.BULK, 3, 3, 1, b"{}"), by="api"
+        )
+
+    assert await everything(redis) == before

@@ -178,8 +178,8 @@ class Singles:
         match await self.gateway.run("set", by, orjson.dumps(told), flow.common):
             case [b"set", _]:
                 return
-            case [b"unknown", part]:
-                raise UnknownPart(part.decode(), flow.org if part == b"org" else flow.lane)
+            case [b"unknown", part, id]:
+                raise UnknownPart(part.decode(), id.decode())
             case other:
                 raise AssertionError(f"set.lua replied {other}")
 
