@@ -48,7 +48,7 @@ night: $(VENV)/.dev  ## one account's night by four clients, drawn as docs/night
 bench-workers: $(VENV)/.dev  ## workers, ours and other people's, side by side (about fifteen minutes)
 	$(BIN)/python -m bench.workers --rounds $(SEEDS) --table
 
-newest:  ## whether the newest arq and redis-py would do (some minutes; a report)
+newest:  ## whether the newest arq and redis-py would do (a minute; a report)
 	.ci/newest
 
 model: $(VENV)/.dev  ## the model test at full size: a million steps (about forty minutes)
