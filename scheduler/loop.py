@@ -9,6 +9,7 @@ import signal
 
 import structlog
 
+from millpond.clock import monotonic_ms
 from millpond.errors import Refused, Unavailable
 from millpond.failpoints import reached
 from millpond.settings import Settings
@@ -21,6 +22,8 @@ from millpond.store.store import Store
 log = structlog.get_logger()
 
 TICK_MS = 100
+#: How often it says that it lives.
+LIVES_MS = 1_000
 _MOST = 200
 
 
@@ -46,9 +49,13 @@ async def main(settings: Settings) -> None:
 
 
 async def schedule_until(stop: asyncio.Event, store: Store, bell: Bell) -> None:
+    told_ms = 0.0
     while not stop.is_set():
         try:
             wait_ms = await step(store)
+            if monotonic_ms() - told_ms >= LIVES_MS:
+                await store.scheduler_lives()
+                told_ms = monotonic_ms()
         except Unavailable as error:
             log.warning("store_unavailable", error=str(error))
             await pause(stop, AGAIN_S)

@@ -22,7 +22,7 @@ from millpond.errors import Refused, Unavailable
 from millpond.providers.at_work import AtWork, Watch
 from millpond.providers.caller import Caller
 from millpond.providers.http import Http
-from millpond.providers.profile import adapter
+from millpond.providers.profile import PROFILES, ProviderName, adapter
 from millpond.settings import Settings
 from millpond.store import keys
 from millpond.store.bell import Bell
@@ -75,7 +75,7 @@ async def main(settings: Settings) -> None:
         pump = Pump(
             store,
             Caller(
-                adapter(settings.provider),
+                adapter(PROFILES[ProviderName(settings.provider)].wire),
                 http,
                 store.common,
                 key_of=None if keyring is None else keyring.key_of,

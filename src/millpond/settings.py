@@ -16,6 +16,7 @@ from millpond import failpoints
 from millpond.errors import Refused, UnknownSetting
 
 PREFIX = "MILLPOND_"
+_ADDRESS = r"^(unix:/.+|[^\s/]*:[0-9]{1,5})$"
 
 
 class Settings(BaseSettings):
@@ -47,8 +48,8 @@ class Settings(BaseSettings):
     )
     pool: str = Field("http", description="Worker: which ready list it claims from.")
     slots: int = Field(200, ge=1, le=10_000, description="Worker: calls in flight at once.")
-    provider: Literal["cohere", "openai", "local"] = Field(
-        "cohere", description="Worker: whose wire format."
+    provider: Literal["simulator", "cohere", "openai", "local"] = Field(
+        "cohere", description="Worker, producer: who answers; simulator speaks as cohere does."
     )
     base_url: str | None = Field(None, description="Worker: the provider's address.")
     api_key: SecretStr = Field(SecretStr(""), description="Worker: the provider's key.")
@@ -68,6 +69,39 @@ class Settings(BaseSettings):
     )
     models: Path | None = Field(
         None, description="TOML file: models in addition to those that are known."
+    )
+    listen: str = Field(
+        "127.0.0.1:8080",
+        pattern=_ADDRESS,
+        description="Producer: address and port, or unix:/path, for users.",
+    )
+    operator_listen: str = Field(
+        "127.0.0.1:8081", pattern=_ADDRESS, description="Producer: the same, for operators."
+    )
+    path_prefix: str = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Producer: what all paths begin with."
+    )
+    trusted_proxies: str = Field(
+        "", description="Producer: networks, with commas, whose X-Forwarded-* are believed."
+    )
+    connections_per_address: int = Field(
+        256, ge=1, le=100_000, description="Producer: connections that an address may have."
+    )
+    waiting_bytes: int = Field(
+        512 * 2**20, ge=2**20, description="Producer: bytes of jobs that may wait, of all orgs."
+    )
+    waiting_bytes_per_org: int = Field(64 * 2**20, ge=2**20, description="Producer: and of one.")
+    drain_most_s: int = Field(
+        7 * 86_400, ge=1, description="Producer: jobs are taken in that will go in so long."
+    )
+    keep_answers_s: int = Field(
+        7 * 86_400, ge=1, description="How long a single job is kept with its answer."
+    )
+    keep_ledger_s: int = Field(
+        400 * 86_400, ge=1, description="How long rows of the ledger are kept, and usage by day."
+    )
+    keep_audit_s: int = Field(
+        400 * 86_400, ge=1, description="How long rows of the audit are kept."
     )
     grace_ms: int = Field(
         30_000, ge=0, le=3_600_000, description="Worker: how long calls may finish at a stop."

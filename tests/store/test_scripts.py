@@ -26,7 +26,7 @@ LIBRARIES = {
 }
 
 _SUBMIT: list[Argument] = ["acme", "", "", 60, 1_000, 1_000]
-_SUBMITTED: list[Argument] = ["j9", "f", 100, 0, 0, "", "note", 0, 0, "", "payload", "", ""]
+_SUBMITTED: list[Argument] = ["j9", "f", 100, 0, 0, "", "note", "", 0, 0, "", "payload", "", ""]
 #: Plausible arguments of each script.
 ARGUMENTS: dict[str, Sequence[Argument]] = {
     "accept": ["f", "j2", 100, 0, 0, "", "note", 0, "", "payload"],

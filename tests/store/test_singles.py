@@ -372,6 +372,27 @@ async def test_that_a_users_flow_opens_is_nobodys_decision(desk: Desk) -> None:
     assert len(await desk.store.records("acme", "audit", most=10)) == 1  # its lane's
 
 
+async def test_what_it_used_is_counted_by_the_day(desk: Desk) -> None:
+    await desk.settle(await desk.bring_one("j1", tag="generate|ann|command"))
+    await desk.settle(await desk.bring_one("j2", tag="generate|ann|command"), "failed", used=0)
+
+    assert await desk.singles.usage("acme", desk.now_ms // 86_400_000) == {
+        ("ann", "generate", "command", "jobs"): 1,
+        ("ann", "generate", "command", "characters"): 70,
+    }
+
+
+async def test_events_are_told_in_order_from_a_place(desk: Desk) -> None:
+    for n in range(3):
+        await desk.settle(await desk.bring_one(f"j{n}"))
+    first, *rest = await desk.singles.events("acme", "0-0", most=10)
+
+    assert [row.fields["job"] for row in rest] == ["j1", "j2"]
+    assert await desk.singles.events("acme", first.id, most=10) == rest
+    assert await desk.singles.event_is_kept("acme", first.id)
+    assert not await desk.singles.event_is_kept("acme", "1-1")
+
+
 async def test_a_dead_letter_of_a_single_job_becomes_one_again(desk: Desk) -> None:
     for _ in range(3):
         await (desk.bring_one() if not desk.seqs else again(desk))

@@ -10,6 +10,11 @@ def prefix(partition: str) -> str:
     return f"mp:{partition}:"
 
 
+def partition(partition: str) -> str:
+    """What holds for all of a partition: clock, life, counts."""
+    return f"{prefix(partition)}m"
+
+
 def scheduler_bell(partition: str) -> str:
     return f"{prefix(partition)}bell:s"
 
@@ -166,3 +171,8 @@ def talk(partition: str, org: str, number: int) -> str:
 def desk(partition: str, stage: str) -> str:
     """Applications of all orgs that are in this stage, the oldest first."""
     return f"{prefix(partition)}desk:{stage}"
+
+
+def usage(partition: str, org: str, day: int) -> str:
+    """What an org's single jobs used on a day, by what and whom."""
+    return f"{prefix(partition)}o:{org}:use:{day}"

@@ -13,7 +13,7 @@ from millpond.domain.job import Class, State
 from millpond.errors import Refused, StoreUnavailable, Unavailable, UnknownPart
 from millpond.store import keys
 from millpond.store.gateway import Argument, Gateway
-from millpond.store.store import OnUnknown, check_id
+from millpond.store.store import OnUnknown, Row, check_id, read_row
 
 #: Jobs that are submitted in one step.
 SUBMIT_MOST = 500
@@ -91,8 +91,8 @@ class Forgotten(Refused):
 @dataclass(frozen=True, slots=True)
 class Single:
     """A job to submit: as NewJob, and the flow that it enters. `wait_ms`: it is not asked before
-    so long from now. `note`: what its record says of it, for whoever reads it. `idempotency`: digest
-    of a key of its own."""
+    so long from now. `note`: what its record says of it, for whoever reads it. `tag`:
+    endpoint|user|model, which its usage is told by. `idempotency`: digest of a key of its own."""
 
     id: str
     flow: str
@@ -105,6 +105,7 @@ class Single:
     within_ms: int = 0
     wait_ms: int = 0
     on_unknown: OnUnknown = "retry"
+    tag: str = ""
     idempotency: str = ""
     fingerprint: str = ""
 
@@ -203,7 +204,7 @@ class Singles:
         for job in jobs:
             check_id(job.id)
             args += [job.id, job.flow, job.need, job.tokens, job.base, job.pack, job.note]
-            args += [job.within_ms, job.wait_ms]
+            args += [job.tag, job.within_ms, job.wait_ms]
             args += ["end" if job.on_unknown == "end" else "", job.payload]
             args += [job.idempotency, job.fingerprint]
         match await self.gateway.run("submit", *args):
@@ -298,6 +299,38 @@ class Singles:
         first = rank + 1
         return list(await self._read(redis.zrevrange(key, first, first + most, withscores=True)))
 
+    async def waiting(self, org: str) -> tuple[int, int]:
+        """Bytes of jobs that wait: of the org, and of all."""
+        partition = self.gateway.partition
+        pipe = self.gateway.redis.pipeline(transaction=False)
+        pipe.hget(keys.org(partition, org), "bytes")
+        pipe.hget(keys.partition(partition), "bytes")
+        of_org, of_all = await self._read(pipe.execute())
+        return int(of_org or 0), int(of_all or 0)
+
+    async def usage(self, org: str, day: int) -> dict[tuple[str, str, str, str], int]:
+        """What single jobs of the org used on a day (days since 1970): by user, endpoint, model and
+        what is counted, `jobs` or `characters`."""
+        key = keys.usage(self.gateway.partition, org, day)
+        found = await self._read(self.gateway.redis.hgetall(key))
+        told = {}
+        for name, count in found.items():
+            what, endpoint, user, model = name.decode().split("|", 3)
+            told[user, endpoint, model, what] = int(count)
+        return told
+
+    async def events(self, org: str, after: str, *, most: int) -> list[Row]:
+        """What happened to the org since the event `after`, the oldest first."""
+        key = keys.records(self.gateway.partition, org, "events")
+        found = await self._read(self.gateway.redis.xrange(key, f"({after}", "+", count=most))
+        return [read_row(*one) for one in found]
+
+    async def event_is_kept(self, org: str, event: str) -> bool:
+        """Whether everything since that event is still there."""
+        key = keys.records(self.gateway.partition, org, "events")
+        found = await self._read(self.gateway.redis.xrange(key, event, event, count=1))
+        return bool(found)
+
     async def last_done(self) -> str:
         """The place in the stream of jobs that have ended, as it is now."""
         found = await self._read(
@@ -339,7 +372,7 @@ class Singles:
         bodies = found[1::2] if answers else [None] * len(jobs)
         return [_kept(org, *one) for one in zip(jobs, records, bodies, strict=True)]
 
-    async def _read(self, command: Awaitable[Any]) -> Any:
+    async def _read(self, command: Awaitable[Any] | Any) -> Any:
         try:
             return await command
         except (RedisError, OSError) as error:

@@ -374,6 +374,18 @@ class Store:
         """Let calls go: how many went, and ms until a lane may move (None: after an event)."""
         return _count_and_wait(await self.gateway.run("release", most))
 
+    async def scheduler_lives(self) -> None:
+        """A scheduler is at work."""
+        gateway = self.gateway
+        key = keys.partition(gateway.partition)
+        await self._read(gateway.redis.hset(key, "scheduled", str(gateway.now_ms)))
+
+    async def scheduler_silent_ms(self) -> int | None:
+        """Logical time since a scheduler last said that it is at work; None: none ever did."""
+        key = keys.partition(self.gateway.partition)
+        at, now = await self._read(self.gateway.redis.hmget(key, ["scheduled", "now"]))
+        return None if at is None else max(0, int(now) - int(at))
+
     async def promote(self, most: int) -> tuple[int, int | None]:
         """Bring back jobs whose time or room has come: how many, and ms until the next."""
         return _count_and_wait(await self.gateway.run("promote", most))
@@ -596,14 +608,14 @@ class Store:
         key = keys.records(self.gateway.partition, org, what)
         last = before if before == "+" else f"({before}"
         found = await self._read(self.gateway.redis.xrevrange(key, last, "-", count=most))
-        return [_row(*one) for one in found]
+        return [read_row(*one) for one in found]
 
     async def ledger_after(self, org: str, after: str, *, most: int) -> list[Row]:
         """Rows of an org's ledger, the oldest first, from the one after the row `after`."""
         key = keys.records(self.gateway.partition, org, "ledger")
         first = f"({after}" if after else "-"
         found = await self._read(self.gateway.redis.xrange(key, first, "+", count=most))
-        return [_row(*one) for one in found]
+        return [read_row(*one) for one in found]
 
     async def lanes(self, org: str) -> list[str]:
         """The lanes of an org."""
@@ -625,7 +637,7 @@ class Store:
             self.gateway.redis.xread({key: "0"}, count=_ROWS_MOST, block=block_ms or None)
         )
         entries = found[0][1] if found else []
-        return [_row(*one) for one in entries]
+        return [read_row(*one) for one in entries]
 
     async def _settle_arguments(self, settlements: Sequence[Settlement]) -> list[Argument]:
         """Large answers go one by one before the script that ends their calls: it must be short for
@@ -728,7 +740,7 @@ def _heartbeat_arguments(worker: WorkerState) -> list[Argument]:
     return args
 
 
-def _row(id: bytes, fields: dict[bytes, bytes]) -> Row:
+def read_row(id: bytes, fields: dict[bytes, bytes]) -> Row:
     return Row(id.decode(), {name.decode(): value.decode() for name, value in fields.items()})
 
 

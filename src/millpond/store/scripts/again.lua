@@ -17,7 +17,7 @@
 
 local org, job, new = arg[1], arg[2], arg[3]
 local j = P .. 'j:' .. job
-local of, state, flow, entry, note = unpack(redis.call('HMGET', j, 'org', 'state', 'flow', 'entry', 'note'))
+local of, state, flow, entry, note, tag = unpack(redis.call('HMGET', j, 'org', 'state', 'flow', 'entry', 'note', 'tag'))
 if of ~= org then return reply('unknown') end
 if redis.call('HGET', P .. 'j:' .. new, 'again_of') == job then return reply('known') end
 if state ~= 'failed' and state ~= 'cancelled' and state ~= 'expired' then return reply('open', state) end
@@ -27,7 +27,8 @@ if not payload or redis.call('EXISTS', f) == 0 then return reply('gone') end
 
 local need, tokens, base, pack = string.match(entry, '^(%d+)|[^|]+|(%d+)|(%d+)|(.*)$')
 entry = need .. '|' .. new .. '|' .. tokens .. '|' .. base .. '|' .. pack
-redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note, 'again_of', job)
+redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note,
+  'tag', tag or '', 'again_of', job)
 redis.call('SET', P .. 'y:' .. new, payload)
 join(new, org, #payload)
 redis.call('RPUSH', f .. ':q', entry)

@@ -64,8 +64,9 @@ local function unwell(lane) return (tonumber(redis.call('HGET', P .. 'l:' .. lan
 
 local function end_job(call, job, flow, refused)
   local j = P .. 'j:' .. job.id
-  local of, state, entry = unpack(redis.call('HMGET', j, 'call', 'state', 'entry'))
+  local of, state, entry, org, tag = unpack(redis.call('HMGET', j, 'call', 'state', 'entry', 'org', 'tag'))
   if of ~= call.id then return end
+  if org and tag and job.used ~= cjson.null and job.used > 0 then note_usage(org, tag, 'characters', job.used) end
   local how = job['end']
   if job.body == cjson.null then
     job.body = redis.call('GET', P .. 'r:' .. call.id .. ':' .. job.id)

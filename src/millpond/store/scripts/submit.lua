@@ -13,7 +13,7 @@
 --       9 server_most   and of the partition
 --       10 ...   per job, at most 500: id, flow, characters that it may use at most, tokens at most, characters of
 --                those that are known beforehand, pack key ('': it shares no call), note (what its record says
---                of it), ms until its deadline (0: none), ms that it waits at least, 'end' if it is not to be asked
+--                of it), tag (endpoint|user|model, for usage), ms until its deadline (0: none), ms that it waits at least, 'end' if it is not to be asked
 --                again when nobody knows whether it was answered (else ''), payload, digest of an idempotency key of
 --                its own ('': none), digest of what is asked under that
 --
@@ -23,7 +23,7 @@
 --          {'unknown', flow}        a flow that is not open
 --          {'full', whose, bytes}   org or server: so many bytes wait already
 
-local FIELDS = 13
+local FIELDS = 14
 
 local org, idem, print, idem_s, org_most, server_most = unpack(arg, 1, 6)
 local o = P .. 'o:' .. org
@@ -52,12 +52,12 @@ for at = 7, #arg, FIELDS do
   local job, flow = arg[at], arg[at + 1]
   if not open[flow] and redis.call('HGET', P .. 'f:' .. flow, 'org') ~= org then return reply('unknown', flow) end
   open[flow] = true
-  known, differs = before(arg[at + 11], arg[at + 12])
+  known, differs = before(arg[at + 12], arg[at + 13])
   if differs then return reply('differs') end
   ids[#ids + 1] = known or job
   if not known then
     new[#new + 1] = at
-    size = size + #arg[at + 10]
+    size = size + #arg[at + 11]
   end
 end
 org_bytes = tonumber(org_bytes) or 0
@@ -67,11 +67,12 @@ if server_bytes + size > tonumber(server_most) then return reply('full', 'server
 
 local came, in_line = {}, {}
 for _, at in ipairs(new) do
-  local job, flow, need, tokens, base, pack, note, within_ms, wait_ms, on_unknown, payload, own_idem, own_print =
+  local job, flow, need, tokens, base, pack, note, tag, within_ms, wait_ms, on_unknown, payload, own_idem,
+    own_print =
     unpack(arg, at, at + FIELDS - 1)
   local j, f = P .. 'j:' .. job, P .. 'f:' .. flow
   local entry = need .. '|' .. job .. '|' .. tokens .. '|' .. base .. '|' .. pack
-  redis.call('HSET', j, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note)
+  redis.call('HSET', j, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note, 'tag', tag)
   redis.call('SET', P .. 'y:' .. job, payload)
   if on_unknown ~= '' then redis.call('HSET', j, 'on_unknown', on_unknown) end
   if tonumber(within_ms) ~= 0 then

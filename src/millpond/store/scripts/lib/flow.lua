@@ -64,10 +64,16 @@ local function note_parked(org, flow)
 end
 
 local DONE_MOST, EVENTS_MOST = 10000, 5000
+local DAY_MS = 86400000
+
+-- What a single job used, by the day: `tag` says for whom and of what.
+local function note_usage(org, tag, what, n)
+  redis.call('HINCRBY', P .. 'o:' .. org .. ':use:' .. math.floor(now / DAY_MS), what .. '|' .. tag, n)
+end
 
 -- The last word about a single job: it is kept with its answer, and whoever waits for it is told. What it asked is
 -- kept only where it may be asked again.
-local function keep(flow, job, state, body, org, size, erased)
+local function keep(flow, job, state, body, org, size, tag, erased)
   local o = P .. 'o:' .. org
   if erased then
     redis.call('DEL', P .. 'j:' .. job, P .. 'y:' .. job)
@@ -79,6 +85,7 @@ local function keep(flow, job, state, body, org, size, erased)
     if state == 'succeeded' then redis.call('DEL', P .. 'y:' .. job) end
     redis.call('ZADD', P .. 'ended', now, job)
   end
+  if tag and state == 'succeeded' then note_usage(org, tag, 'jobs', 1) end
   redis.call('HINCRBY', o, 'bytes', -size)
   redis.call('HINCRBY', M, 'bytes', -size)
   redis.call('XADD', P .. 'done', 'MAXLEN', '~', DONE_MOST, '*', 'job', job)
@@ -87,14 +94,14 @@ end
 
 -- The last word about a job: its row goes to the flow's stream, where `flushed` takes it; a single job is kept.
 local function finish(flow, job, state, body)
-  local note, attempts, deadline, org, size, erased =
-    unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts', 'deadline', 'org', 'size', 'erase'))
+  local note, attempts, deadline, org, size, tag, erased =
+    unpack(redis.call('HMGET', P .. 'j:' .. job, 'note', 'attempts', 'deadline', 'org', 'size', 'tag', 'erase'))
   if deadline then redis.call('ZREM', P .. 'until', job) end
   redis.call('HSET', P .. 'j:' .. job, 'state', state)
   redis.call('HDEL', P .. 'j:' .. job, 'call')
   redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1)
   redis.call('HINCRBY', P .. 'f:' .. flow, state, 1)
-  if org then return keep(flow, job, state, body, org, size, erased) end
+  if org then return keep(flow, job, state, body, org, size, tag, erased) end
   redis.call('DEL', P .. 'y:' .. job)
   redis.call('XADD', P .. 'f:' .. flow .. ':out', '*', 'job', job, 'state', state,
     'note', note, 'attempts', attempts or 0, 'body', body)

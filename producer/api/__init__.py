@@ -1,0 +1,1 @@
+"""The HTTP API: what it takes and tells, and the routes."""

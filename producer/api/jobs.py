@@ -1,0 +1,292 @@
+"""Routes of single jobs: submit, look, list, cancel, explain, ask again, erase."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import orjson
+from pydantic import Field, StringConstraints
+
+from millpond.clock import rfc3339
+from millpond.domain.account import Identity
+from millpond.domain.job import State
+from millpond.errors import UnknownPart
+from millpond.producer.api.lanes import Lanes
+from millpond.producer.api.shapes import (
+    Accepted,
+    AcceptedList,
+    ClassName,
+    EndpointName,
+    Estimate,
+    JobsAsked,
+    JobShape,
+    Submitted,
+)
+from millpond.producer.http.pages import Page, PageQuery, cursor_of
+from millpond.producer.http.table import MIB, Call, Model, Name, Reply, Route, Who
+from millpond.producer.intake import Intake, new_id
+from millpond.producer.waiting import Waiting
+from millpond.standing.moments import Told
+from millpond.standing.standing import standing
+from millpond.store.singles import Kept, Singles
+from millpond.store.store import Store
+
+WAIT_MOST_S = 60
+#: Jobs that are looked at for one page, if a filter passes few of them.
+_LOOKED_AT_MOST = 2_000
+_AT_ONCE = 200
+
+
+class LookQuery(Model):
+    """How to look at a job."""
+
+    wait: Annotated[float, Field(ge=0, le=WAIT_MOST_S)] = Field(
+        0, description="Seconds to wait for its end, if it has not ended."
+    )
+
+
+class ListQuery(PageQuery):
+    """Which jobs are wanted; all filters must fit."""
+
+    state: Annotated[State, Field(strict=False)] | None = None
+    endpoint: EndpointName | None = None
+    class_: ClassName | None = Field(None, alias="class")
+    user: Name | None = None
+    search: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None, description="A part of its id, its model or its metadata."
+    )
+
+
+class Jobs:
+    """The handlers, and what they work with."""
+
+    def __init__(self, store: Store, intake: Intake, waiting: Waiting, lanes: Lanes) -> None:
+        self._store = store
+        self._singles = Singles(store.gateway)
+        self._intake = intake
+        self._waiting = waiting
+        self._lanes = lanes
+
+    def routes(self) -> list[Route]:
+        user: dict[str, Any] = {"who": Who.USER, "tags": ("jobs",)}
+        one = "/v1/jobs/{id}"
+        return [
+            Route(
+                "POST",
+                "/v1/jobs",
+                self.submit_jobs,
+                summary="Submit a job, or a list of jobs: all of them or none",
+                body=JobsAsked,
+                body_most=8 * MIB,
+                replies={202: Submitted},
+                problems=(403, 409, 429),
+                idempotent=True,
+                **user,
+            ),
+            Route(
+                "GET",
+                "/v1/jobs",
+                self.list_jobs,
+                summary="Jobs of the org, the latest first",
+                query=ListQuery,
+                replies={200: Page[JobShape]},
+                **user,
+            ),
+            Route(
+                "GET",
+                one,
+                self.get_job,
+                summary="A job, with its answer once it has one",
+                query=LookQuery,
+                replies={200: JobShape},
+                **user,
+            ),
+            Route(
+                "DELETE",
+                one,
+                self.delete_job,
+                summary="Keep nothing of a job; if it has not ended, it is cancelled",
+                replies={204: None},
+                **user,
+            ),
+            Route(
+                "POST",
+                f"{one}/cancel",
+                self.cancel_job,
+                summary="Nobody wants a job answered any more",
+                replies={200: JobShape},
+                **user,
+            ),
+            Route(
+                "GET",
+                f"{one}/explain",
+                self.explain_job,
+                summary="Why a job waits, and when it will go, with how its lane stands",
+                replies={200: None},
+                **user,
+            ),
+            Route(
+                "POST",
+                f"{one}/retry",
+                self.retry_job,
+                summary="Ask what a job asked that ended without an answer, as a new job",
+                replies={202: Accepted},
+                problems=(409,),
+                **user,
+            ),
+        ]
+
+    async def submit_jobs(self, call: Call) -> Reply:
+        who, alone = call.caller, not isinstance(call.body, list)
+        asked = [call.body] if alone else call.body
+        await self._lanes.admit(who.org, asked)
+        ids = await self._intake.take(who, asked, alone=alone, idempotency=call.idempotency_key)
+        last = await self._shape(who, ids[-1], wall_s=time.time())
+        headers = await self._lanes.rate_headers(who.org, asked[-1].endpoint)
+        told = [Accepted(id=id, state=State.QUEUED) for id in ids[:-1]]
+        told.append(_accepted(last))
+        if not alone:
+            return Reply(AcceptedList(data=told), status=202, headers=headers)
+        headers = {**headers, "Location": call.link(f"/v1/jobs/{ids[0]}")}
+        return Reply(told[0], status=202, headers=headers)
+
+    async def get_job(self, call: Call) -> JobShape:
+        who, id, seconds = call.caller, call.path["id"], call.query.wait
+        kept = await self._singles.find(who.org, id)
+        if kept.ended_ms is None and seconds:
+            await self._waiting.wait(id, seconds)
+            kept = await self._singles.find(who.org, id)
+        return await self._told(kept, wall_s=time.time())
+
+    async def list_jobs(self, call: Call) -> Page[JobShape]:
+        query: ListQuery = call.query
+        org, place = call.caller.org, query.cursor or ""
+        found: list[Kept] = []
+        more: str | None = place
+        looked = 0
+        while more is not None and len(found) < query.limit and looked < _LOOKED_AT_MOST:
+            most = min(_AT_ONCE, query.limit - len(found) if _passes_all(query) else _AT_ONCE)
+            page, more = await self._singles.page(org, before=more, most=most)
+            looked += most
+            for number, kept in enumerate(page):
+                if _passes(query, kept):
+                    found.append(kept)
+                    if len(found) == query.limit and number < len(page) - 1:
+                        more = f"{kept.submitted_ms}|{kept.id}"
+                        break
+        wall = self._wall()
+        return Page[JobShape](
+            data=[_shape(kept, wall) for kept in found],
+            next_cursor=None if more is None else cursor_of(more),
+        )
+
+    async def delete_job(self, call: Call) -> Reply:
+        await self._singles.erase(call.caller.org, call.path["id"])
+        return Reply(status=204)
+
+    async def cancel_job(self, call: Call) -> JobShape:
+        who, id = call.caller, call.path["id"]
+        await self._singles.find(who.org, id)
+        await self._store.cancel([id])
+        return await self._shape(who, id, wall_s=time.time())
+
+    async def explain_job(self, call: Call) -> Reply:
+        who, id = call.caller, call.path["id"]
+        await self._singles.find(who.org, id)
+        return Reply(await self._standing(id, wall_s=time.time()))
+
+    async def retry_job(self, call: Call) -> Reply:
+        who, id, new = call.caller, call.path["id"], new_id()
+        await self._singles.again(who.org, id, new)
+        shape = await self._shape(who, new, wall_s=time.time())
+        headers = {"Location": call.link(f"/v1/jobs/{new}")}
+        return Reply(_accepted(shape), status=202, headers=headers)
+
+    async def _shape(self, who: Identity, id: str, *, wall_s: float) -> JobShape:
+        return await self._told(await self._singles.find(who.org, id), wall_s=wall_s)
+
+    async def _told(self, kept: Kept, *, wall_s: float) -> JobShape:
+        """A job, with why it waits if it does."""
+        shape = _shape(kept, self._wall())
+        if kept.ended_ms is not None:
+            return shape
+        try:
+            told = await self._standing(kept.id, wall_s=wall_s)
+        except UnknownPart:  # it was erased meanwhile
+            return shape
+        return JobShape.model_validate(
+            {
+                **shape.model_dump(by_alias=True, exclude={"reason", "estimate"}),
+                "reason": told["waits"],
+                "estimate": Estimate.model_validate(
+                    {"goes": told["goes"], "answered": told["answered"]}
+                ),
+            }
+        )
+
+    async def _standing(self, job: str, *, wall_s: float) -> Told:
+        seen = await self._store.explain(job=job)
+        return standing(seen, await self._lanes.holds(seen.lane_id), wall_s=wall_s)
+
+    def _wall(self) -> "Wall":
+        return Wall(self._store.gateway.now_ms, time.time())
+
+
+class Wall:
+    """Logical moments as the time of day."""
+
+    def __init__(self, now_ms: int, wall_s: float) -> None:
+        self._offset_s = wall_s - now_ms / 1_000
+
+    def at(self, logical_ms: int | None) -> str | None:
+        return None if logical_ms is None else rfc3339(self._offset_s + logical_ms / 1_000)
+
+
+def _accepted(job: JobShape) -> Accepted:
+    return Accepted(id=job.id, state=job.state, reason=job.reason, estimate=job.estimate)
+
+
+def _shape(kept: Kept, wall: Wall) -> JobShape:
+    note = orjson.loads(kept.note)
+    told: dict[str, Any] = {
+        "id": kept.id,
+        "state": kept.state,
+        "endpoint": note["endpoint"],
+        "class": note["class"],
+        "model": note["model"],
+        "user": note["user"],
+        "metadata": note.get("metadata", {}),
+        "submitted_at": wall.at(kept.submitted_ms),
+        "ended_at": wall.at(kept.ended_ms),
+        "deadline": wall.at(kept.deadline_ms),
+        "attempts": kept.attempts,
+        "cancelling": kept.cancelling and kept.ended_ms is None,
+        "again_of": kept.again_of,
+    }
+    if kept.answer is not None:
+        answer = orjson.loads(kept.answer)
+        if kept.state is State.SUCCEEDED:
+            told["result"] = answer
+        else:
+            told["error"] = answer["error"]
+    return JobShape.model_validate(told)
+
+
+def _passes_all(query: ListQuery) -> bool:
+    filters: Sequence[Any] = (query.state, query.endpoint, query.class_, query.user, query.search)
+    return all(one is None for one in filters)
+
+
+def _passes(query: ListQuery, kept: Kept) -> bool:
+    if query.state is not None and kept.state is not query.state:
+        return False
+    if _passes_all(query):
+        return True
+    note = orjson.loads(kept.note)
+    wanted = {"endpoint": query.endpoint, "class": query.class_, "user": query.user}
+    if any(value is not None and note[name] != value for name, value in wanted.items()):
+        return False
+    if query.search is None:
+        return True
+    texts = [kept.id, note["model"], *note.get("metadata", {}).values()]
+    return any(query.search in text for text in texts)

@@ -1,0 +1,207 @@
+"""Routes that tell how an org stands: its limits and quota, its usage, its events, its models."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+from pydantic import Field
+
+from millpond.clock import rfc3339
+from millpond.domain.job import Endpoint
+from millpond.producer.api.lanes import Lanes
+from millpond.producer.api.shapes import EndpointName
+from millpond.producer.http.sse import Event, stream
+from millpond.producer.http.table import EVENT_STREAM, Call, Model, Reply, Route, Who
+from millpond.producer.intake import Known
+from millpond.providers.catalogue import allowed
+from millpond.standing.standing import lane_standing, org_standing
+from millpond.store.own_models import OwnModels
+from millpond.store.singles import Singles
+from millpond.store.store import Row, Store
+
+_EVENTS_AT_ONCE = 200
+_LOOK_S = 0.5
+
+
+class UsageQuery(Model):
+    """Which days are wanted."""
+
+    days: Annotated[int, Field(ge=1, le=366)] = Field(30, description="Today and those before.")
+    user: str | None = None
+    endpoint: EndpointName | None = None
+
+
+class UsageRow(Model):
+    """What single jobs used on a day (UTC)."""
+
+    day: str
+    user: str
+    endpoint: EndpointName
+    model: str
+    jobs: int = 0
+    characters: int = 0
+
+
+class Usage(Model):
+    """Characters and jobs by day, user, endpoint and model, the latest day first; and what the
+    org's quota stands at, which counts everything."""
+
+    data: list[UsageRow]
+    quota: int | None
+    used: int
+    estimated: int
+    reserved: int
+
+
+class ModelShape(Model):
+    """A model that the org may use. `base`: it is the org's own, made of that one."""
+
+    id: str
+    kind: str | None = None
+    size: str | None = None
+    endpoints: list[EndpointName] = Field(default_factory=list)
+    base: str | None = None
+
+
+class Look:
+    """The handlers, and what they work with."""
+
+    def __init__(self, store: Store, lanes: Lanes, known: Known) -> None:
+        self._store = store
+        self._singles = Singles(store.gateway)
+        self._own_models = OwnModels(store.gateway)
+        self._lanes = lanes
+        self._known = known
+
+    def routes(self) -> list[Route]:
+        user: dict[str, Any] = {"who": Who.USER}
+        return [
+            Route(
+                "GET",
+                "/v1/limits",
+                self.get_limits,
+                summary="The org's limits and quota, what is used of them and when there is room",
+                tags=("org",),
+                **user,
+            ),
+            Route(
+                "GET",
+                "/v1/usage",
+                self.get_usage,
+                summary="What jobs used, by day, user, endpoint and model",
+                query=UsageQuery,
+                replies={200: Usage},
+                tags=("org",),
+                **user,
+            ),
+            Route(
+                "GET",
+                "/v1/models",
+                self.list_models,
+                summary="Models that the org may use in its access mode",
+                tags=("org",),
+                **user,
+            ),
+            Route(
+                "GET",
+                "/v1/events",
+                self.follow_events,
+                summary="What happens to the org's jobs and quota, as server-sent events",
+                reply_type=EVENT_STREAM,
+                tags=("org",),
+                **user,
+            ),
+        ]
+
+    async def get_limits(self, call: Call) -> Reply:
+        org = call.caller.org
+        lanes = {}
+        for endpoint in Endpoint:
+            seen, holds = await self._lanes.look(f"{org}.{endpoint}")
+            told = lane_standing(seen, holds, wall_s=time.time())
+            lanes[str(endpoint)] = {k: v for k, v in told.items() if k not in ("org", "in_line")}
+        return Reply({"org": org_standing(await self._store.org(org), org), "endpoints": lanes})
+
+    async def get_usage(self, call: Call) -> Usage:
+        query, org = call.query, call.caller.org
+        today = self._store.gateway.now_ms // 86_400_000
+        rows = [
+            row
+            for day in range(today, today - query.days, -1)
+            for row in await self._day(org, day)
+            if query.user in (None, row.user) and query.endpoint in (None, row.endpoint)
+        ]
+        stands = await self._store.org(org)
+        return Usage(
+            data=rows,
+            quota=stands.quota,
+            used=stands.used,
+            estimated=stands.estimated,
+            reserved=stands.reserved,
+        )
+
+    async def _day(self, org: str, day: int) -> list[UsageRow]:
+        found: dict[tuple[str, str, str], dict[str, int]] = {}
+        for (user, endpoint, model, what), count in (await self._singles.usage(org, day)).items():
+            found.setdefault((user, endpoint, model), {})[what] = count
+        name = rfc3339(day * 86_400)[:10]
+        return [
+            UsageRow(
+                day=name,
+                user=user,
+                endpoint=Endpoint(endpoint),
+                model=model,
+                jobs=counts.get("jobs", 0),
+                characters=counts.get("characters", 0),
+            )
+            for (user, endpoint, model), counts in sorted(found.items())
+        ]
+
+    async def list_models(self, call: Call) -> Reply:
+        org = call.caller.org
+        mode = "full" if (await self._store.org(org)).mode == "full" else "limited"
+        own = await self._own_models.of(org)
+        models = self._known.models or {}
+        data = [
+            ModelShape(
+                id=name,
+                kind=models[name].kind,
+                size=models[name].size,
+                endpoints=list(models[name].serves),
+            )
+            for name in allowed(models, "full" if mode == "full" else "limited", None)
+        ]
+        data += [ModelShape(id=name, base=base) for name, base in sorted(own.items())]
+        known = self._known.models is not None
+        return Reply({"mode": mode, "all_known": known, "data": data})
+
+    async def follow_events(self, call: Call) -> Any:
+        org = call.caller.org
+
+        async def source(last: str | None) -> AsyncIterator[Event]:
+            place = last
+            if place is None:
+                latest = await self._store.records(org, "events", most=1)
+                place = latest[0].id if latest else "0-0"
+            elif not await self._singles.event_is_kept(org, place):
+                yield Event("{}", event="reset")
+            while True:
+                rows = await self._singles.events(org, place, most=_EVENTS_AT_ONCE)
+                for row in rows:
+                    yield self._event(row)
+                    place = row.id
+                if not rows:
+                    await asyncio.sleep(_LOOK_S)
+
+        return await stream(call, source)
+
+    def _event(self, row: Row) -> Event:
+        told: dict[str, Any] = dict(row.fields)
+        kind = told.pop("event")
+        at_ms = int(told.pop("at"))
+        behind_ms = self._store.gateway.now_ms - at_ms
+        told = {name: int(value) if value.isdigit() else value for name, value in told.items()}
+        told["at"] = rfc3339(time.time() - behind_ms / 1_000)
+        return Event(orjson.dumps(told).decode(), id=row.id, event=kind)

@@ -1,0 +1,247 @@
+"""Taking single jobs in: each is checked as its provider would, its cost is bounded, and it enters
+its user's flow. All of a request, or nothing of it.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import uuid_utils
+
+from millpond.clock import monotonic_ms
+from millpond.domain.account import Identity
+from millpond.domain.job import Class, Endpoint
+from millpond.domain.request import Ask, Common, Example
+from millpond.errors import Refused
+from millpond.producer.api.shapes import JobAsked
+from millpond.providers.adapter import Adapter, BadParameter
+from millpond.providers.catalogue import Models, check_model
+from millpond.providers.profile import Profile
+from millpond.providers.several import need_of
+from millpond.store.own_models import OwnModels
+from millpond.store.singles import Bounds, Flow, FlowClosed, Single, Singles
+from millpond.store.store import Store
+
+#: Failures that a single job may have, and deaths of a worker that it may see.
+ATTEMPTS, CRASHES = 5, 3
+MAX_TOKENS = 256
+_MODE_KNOWN_MS = 1_000
+_MODES_MOST = 10_000
+#: What a job asks, by endpoint: the fields that may say it.
+_ASKED_BY = {
+    Endpoint.GENERATE: ("prompt",),
+    Endpoint.EMBED: ("text", "inputs"),
+    Endpoint.CLASSIFY: ("text", "inputs"),
+}
+
+
+class BadJob(Refused):
+    """A job that cannot be asked; `pointer` says where in the request."""
+
+    code = "bad_job"
+
+    def __init__(self, pointer: str, message: str) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the provider that jobs go to."""
+
+    profile: Profile
+    adapter: Adapter
+    models: Models | None
+
+
+class Intake:
+    """Takes jobs of any org in."""
+
+    def __init__(self, store: Store, known: Known, bounds: Bounds) -> None:
+        self._store = store
+        self._singles = Singles(store.gateway)
+        self._own_models = OwnModels(store.gateway)
+        self._known = known
+        self._bounds = bounds
+        self._modes: dict[str, tuple[float, str]] = {}
+
+    async def take(
+        self, who: Identity, asked: Sequence[JobAsked], *, alone: bool, idempotency: str | None
+    ) -> list[str]:
+        """Queue jobs; their ids. `alone`: one was asked for by itself, not in a list.
+
+        Raises BadJob, and what Singles.submit raises but FlowClosed.
+        """
+        mode = await self._mode(who.org)
+        own = await self._own(who.org, asked)
+        jobs = []
+        for number, one in enumerate(asked):
+            where = "" if alone else f"/{number}"
+            jobs.append(self._job(who, one, where, mode, own, alone=alone))
+        key, print_ = "", ""
+        if idempotency is not None:
+            key = _digest(who.user, idempotency)
+            print_ = hashlib.sha256(b"\n".join(map(_asked, asked))).hexdigest()
+        for _ in range(len(asked) + 1):
+            try:
+                return await self._singles.submit(
+                    who.org, jobs, self._bounds, idempotency=key, fingerprint=print_
+                )
+            except FlowClosed as closed:
+                await self._open(who, closed.flow)
+        raise AssertionError("flows close as fast as they are opened")
+
+    def _job(
+        self,
+        who: Identity,
+        asked: JobAsked,
+        where: str,
+        mode: str,
+        own: Mapping[str, str],
+        *,
+        alone: bool,
+    ) -> Single:
+        endpoint = asked.endpoint
+        texts = _texts(asked, where)
+        usual = self._known.profile.model(endpoint)
+        model = asked.model or usual
+        if model is None:
+            raise BadJob(f"{where}/model", "this provider has no usual model: name one")
+        if asked.examples is not None and endpoint is not Endpoint.CLASSIFY:
+            raise BadJob(f"{where}/examples", f"only classify takes examples, not {endpoint}")
+        if asked.examples is None and endpoint is Endpoint.CLASSIFY:
+            raise BadJob(f"{where}/examples", "classify needs examples, two at least")
+        examples = tuple(Example(one.text, one.label) for one in asked.examples or ())
+        common = Common(endpoint, model, MAX_TOKENS, asked.params, examples)
+        ask = Ask(texts[0], more=tuple(texts[1:]), common=common)
+        try:
+            check_model(
+                self._known.models, own, "full" if mode == "full" else "limited", endpoint, model
+            )
+            need = need_of(self._known.adapter, common, ask)
+        except BadParameter as bad:
+            field = "model" if bad.name == "model" else f"params/{bad.name}"
+            if bad.name in {"prompt", "texts", "inputs", "input"}:
+                field = _ASKED_BY[endpoint][0] if not ask.more else "inputs"
+            raise BadJob(f"{where}/{field}", str(bad)) from None
+        klass = asked.class_ or ("interactive" if alone else "bulk")
+        now = time.time()
+        note: dict[str, Any] = {
+            "model": model,
+            "class": klass,
+            "endpoint": endpoint,
+            "user": who.user,
+        }
+        if asked.metadata:
+            note["metadata"] = asked.metadata
+        return Single(
+            id=new_id(),
+            flow=flow_id(who, endpoint, klass),
+            need=need.characters,
+            payload=ask.write(),
+            note=orjson.dumps(note).decode(),
+            tokens=need.tokens,
+            base=need.base,
+            pack="" if ask.more else self._known.adapter.pack_key(common, ask),
+            within_ms=_within_ms(asked.deadline, now, f"{where}/deadline"),
+            wait_ms=0 if asked.not_before is None else _ms_until(asked.not_before, now),
+            on_unknown=asked.on_unknown,
+            tag=f"{endpoint}|{who.user}|{model}",
+            idempotency="" if asked.idempotency is None else _digest(who.user, asked.idempotency),
+            fingerprint=""
+            if asked.idempotency is None
+            else hashlib.sha256(_asked(asked)).hexdigest(),
+        )
+
+    async def _open(self, who: Identity, flow: str) -> None:
+        endpoint, klass = read_flow_id(flow)
+        common = Common(endpoint, self._known.profile.model(endpoint) or "", MAX_TOKENS)
+        await self._singles.open(
+            Flow(
+                id=flow,
+                org=who.org,
+                lane=f"{who.org}.{endpoint}",
+                user=who.user,
+                klass=klass,
+                attempts=ATTEMPTS,
+                crashes=CRASHES,
+                pack=self._known.adapter.pack_most(common),
+                common=common.write(),
+            ),
+            by=who.user,
+        )
+
+    async def _mode(self, org: str) -> str:
+        """The org's access mode, which may be a second old."""
+        known = self._modes.get(org)
+        if known is None or monotonic_ms() >= known[0]:
+            mode = (await self._store.org(org)).mode or "limited"
+            while len(self._modes) >= _MODES_MOST:
+                del self._modes[next(iter(self._modes))]
+            self._modes[org] = known = (monotonic_ms() + _MODE_KNOWN_MS, mode)
+        return known[1]
+
+    async def _own(self, org: str, asked: Sequence[JobAsked]) -> Mapping[str, str]:
+        """The org's fine-tuned models, if a job may mean one."""
+        models = self._known.models
+        if models is None or all(one.model is None or one.model in models for one in asked):
+            return {}
+        return await self._own_models.of(org)
+
+
+def new_id() -> str:
+    """A job's id: those that are made later sort behind."""
+    return f"job_{uuid_utils.uuid7().hex}"
+
+
+def flow_id(who: Identity, endpoint: Endpoint, klass: str) -> str:
+    """Of a user's single jobs of one endpoint and class."""
+    return f"{who.org}.{endpoint}.{klass}.{who.user}"
+
+
+def read_flow_id(flow: str) -> tuple[Endpoint, Class]:
+    """What the jobs of a flow ask for, and how they take turns."""
+    _, endpoint, klass, _ = flow.split(".", 3)
+    return Endpoint(endpoint), Class.INTERACTIVE if klass == "interactive" else Class.BULK
+
+
+def _texts(asked: JobAsked, where: str) -> list[str]:
+    """What is asked, said in the one field that the endpoint has for it."""
+    takes = _ASKED_BY[asked.endpoint]
+    said = [name for name in ("prompt", "text", "inputs") if getattr(asked, name) is not None]
+    for name in said:
+        if name not in takes:
+            wanted = " or ".join(f"{one!r}" for one in takes)
+            raise BadJob(f"{where}/{name}", f"{asked.endpoint} takes {wanted}, not {name!r}")
+    if len(said) > 1:
+        raise BadJob(f"{where}/{said[1]}", f"{said[0]!r} or {said[1]!r}, not both")
+    if not said:
+        raise BadJob(f"{where}/{takes[0]}", f"{takes[0]!r} is missing: there is nothing to ask")
+    found = getattr(asked, said[0])
+    return found if isinstance(found, list) else [found]
+
+
+def _within_ms(deadline: datetime | None, now: float, pointer: str) -> int:
+    if deadline is None:
+        return 0
+    left_ms = _ms_until(deadline, now)
+    if left_ms <= 0:
+        raise BadJob(pointer, "the deadline has passed already")
+    return left_ms
+
+
+def _ms_until(moment: datetime, now: float) -> int:
+    return max(0, round((moment.timestamp() - now) * 1_000))
+
+
+def _asked(asked: JobAsked) -> bytes:
+    return asked.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+
+
+def _digest(user: str, key: str) -> str:
+    """Of an idempotency key, which is the user's own."""
+    return hashlib.sha256(f"{user}\n{key}".encode()).hexdigest()[:32]

@@ -1,0 +1,168 @@
+"""The producer: the HTTP API for users, and beside it that for operators.
+
+client ── /v1/jobs ──▶ Intake ── submit.lua ──▶ store
+client ◀─ ?wait=60 ─── Waiting ◀──── done ───── store
+"""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+
+from millpond import __version__
+from millpond.domain.account import Identity
+from millpond.errors import Refused
+from millpond.producer.api.jobs import Jobs
+from millpond.producer.api.lanes import Lanes
+from millpond.producer.api.look import Look
+from millpond.producer.http.address import Trust
+from millpond.producer.http.app import HttpSettings, build
+from millpond.producer.http.listener import Listener, serve
+from millpond.producer.http.problems import Faults, Problem, Wrong, invalid
+from millpond.producer.http.rim import Meters
+from millpond.producer.http.table import Route
+from millpond.producer.intake import BadJob, Intake, Known
+from millpond.producer.waiting import Waiting
+from millpond.providers.catalogue import read_catalogue
+from millpond.providers.profile import PROFILES, ProviderName, adapter
+from millpond.settings import Settings
+from millpond.store.api_keys import ApiKeys, KeyChecker
+from millpond.store.gateway import Gateway, connect
+from millpond.store.patience import hello_until
+from millpond.store.sealing import read_master_keys
+from millpond.store.singles import Bounds, KeyReused, NotEnded, Singles, Suspended
+from millpond.store.store import Store
+
+log = structlog.get_logger()
+
+#: The scheduler says each second that it lives.
+_SCHEDULER_SILENT_MS = 5_000
+
+
+def _bad_job(bad: BadJob) -> Problem:
+    return invalid(bad.pointer, str(bad))
+
+
+def _key_reused(reused: KeyReused) -> Problem:
+    where = Wrong("/Idempotency-Key", str(reused), "header")
+    return Problem("invalid", errors=[where], error_code=reused.code)
+
+
+FAULTS: Faults = {
+    BadJob: _bad_job,
+    KeyReused: _key_reused,
+    NotEnded: "conflict",
+    Suspended: "suspended",
+}
+
+
+async def main(settings: Settings, ready: Path | None = None) -> None:
+    """Serve until told to stop. `ready`: a file that is written once it can be asked."""
+    if settings.redis_url is None:
+        raise Refused("a producer needs MILLPOND_REDIS_URL")
+    masters = read_master_keys(settings)
+    async with AsyncExitStack() as exits:
+        redis = await exits.enter_async_context(connect(settings.redis_url))
+        blocking = await exits.enter_async_context(connect(settings.redis_url, blocking=True))
+        store = Store(Gateway(redis, settings.partition))
+        waiting = Waiting(Singles(Gateway(blocking, settings.partition)))
+        checker = KeyChecker(ApiKeys(store.gateway, masters))
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await hello_until(stop, store, ephemeral=settings.ephemeral)
+        if stop.is_set():
+            return
+        users = await _serve(
+            exits, settings.listen, _application(settings, store, waiting, checker)
+        )
+        told = {"url": users}
+        if ready is not None:
+            _write(ready, orjson.dumps(told))
+        log.info("producer_started", **told)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(waiting.run_until(stop), name="waiting")
+            await stop.wait()
+
+
+def _application(
+    settings: Settings, store: Store, waiting: Waiting, checker: KeyChecker
+) -> web.Application:
+    profile = PROFILES[ProviderName(settings.provider)]
+    known = Known(profile, adapter(profile.wire), read_catalogue(settings.models).get(profile.wire))
+    bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
+    lanes = Lanes(store, bounds, drain_most_s=settings.drain_most_s)
+    routes: Sequence[Route] = [
+        *Jobs(store, Intake(store, known, bounds), waiting, lanes).routes(),
+        *Look(store, lanes, known).routes(),
+    ]
+
+    async def gate(request: web.Request, route: Route, who: Identity | None) -> None:
+        """Nothing is read for which there is no room."""
+        if who is not None and route.operation == "submit_jobs":
+            await lanes.room_for(who.org, request.content_length or 0)
+
+    async def server() -> str | None:
+        await store.hello()
+        return None
+
+    async def scheduler() -> str | None:
+        silent_ms = await store.scheduler_silent_ms()
+        if silent_ms is None or silent_ms > _SCHEDULER_SILENT_MS:
+            return "no scheduler has been seen lately"
+        return None
+
+    return build(
+        routes,
+        checker.identity,
+        _http(settings),
+        version=__version__,
+        checks={"server": server, "scheduler": scheduler},
+        meters=Meters(),
+        faults=FAULTS,
+        gate=gate,
+    )
+
+
+def _http(settings: Settings) -> HttpSettings:
+    try:
+        networks = [ip_network(one.strip()) for one in settings.trusted_proxies.split(",") if one]
+    except ValueError as error:
+        raise Refused(f"MILLPOND_TRUSTED_PROXIES: {error}") from None
+    return HttpSettings(
+        path_prefix=settings.path_prefix,
+        trust=Trust(tuple(networks)),
+        connections_per_address=settings.connections_per_address,
+    )
+
+
+async def _serve(exits: AsyncExitStack, address: str, app: web.Application) -> str:
+    """Listen as an address says; where it can be asked."""
+    where: dict[str, Any]
+    if address.startswith("unix:"):
+        where = {"path": address.removeprefix("unix:")}
+    else:
+        host, _, port = address.rpartition(":")
+        where = {"host": host.strip("[]") or None, "port": int(port)}
+    try:
+        listener: Listener = await exits.enter_async_context(serve(app, **where))
+    except OSError as error:
+        raise Refused(f"cannot listen at {address}: {error.strerror or error}") from None
+    if "path" in where:
+        return address
+    host = address.rpartition(":")[0] or "127.0.0.1"
+    return f"http://{host}:{listener.port}"
+
+
+def _write(ready: Path, text: bytes) -> None:
+    half = ready.with_name(ready.name + ".half")
+    half.write_bytes(text)
+    half.replace(ready)
