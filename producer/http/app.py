@@ -54,6 +54,7 @@ class HttpSettings:
     body_s: float = 30.0  #: until its body is there
     write_s: float = 60.0  #: until the client has taken a reply
     keepalive_s: float = 75.0
+    linger_s: float = 2.0  #: for the rest of a request that was refused already
     grace_s: float = 10.0  #: for requests that run when the server stops
     drain_s: float = 0.0  #: between /readyz's 503 and the end of accepting
     connections_per_address: int = 256

@@ -21,8 +21,6 @@ from millpond.producer.http.rim import DRAIN, Lines, dress, request_id_of
 
 log = structlog.get_logger()
 
-LINGER_S = 2.0
-
 
 class Guarded(RequestHandler):
     """A connection: its requests have a deadline for their heads; what is no HTTP is a problem."""
@@ -167,7 +165,7 @@ class _Runner(web.AppRunner):
             loop=asyncio.get_running_loop(),
             access_log_class=Lines,
             keepalive_timeout=settings.keepalive_s,
-            lingering_time=LINGER_S,
+            lingering_time=settings.linger_s,
             max_line_size=settings.line_most,
             max_field_size=settings.line_most,
             max_headers=settings.headers_most,

@@ -6,9 +6,11 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
+from millpond.producer.http.problems import Problem, invalid
 from millpond.producer.http.table import Model
 
 CURSOR_MOST = 400
+_NO_CURSOR = "it is no next_cursor of this API"
 
 
 def cursor_of(text: str) -> str:
@@ -23,8 +25,13 @@ def text_of(cursor: str) -> str:
     except (binascii.Error, ValueError):
         text = ""
     if not text or cursor_of(text) != cursor:
-        raise ValueError("it is no next_cursor of this API")
+        raise ValueError(_NO_CURSOR)
     return text
+
+
+def bad_cursor() -> Problem:
+    """For a handler that finds that the text in a cursor is none of its own."""
+    return invalid("/cursor", _NO_CURSOR, where="query")
 
 
 #: In a query model: the client's cursor in, the text that was hidden in it out.

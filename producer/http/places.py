@@ -16,8 +16,10 @@ _DETAIL_MOST = 300
 
 
 def wrongs(error: ValidationError, value: Any, *, where: str | None = None) -> list[Wrong]:
-    """pydantic's errors about `value`. Names of union branches are left out of the places."""
+    """pydantic's errors about `value`. Names of union branches are left out of the places, and so
+    is what a branch says that wants another type than one that looked inside."""
     found: dict[tuple[str, str], Wrong] = {}
+    types: set[tuple[str, str]] = set()
     for each in error.errors(include_url=False, include_input=False):
         if each["type"] == "json_invalid" and (surrogates := list(unsound(value, ""))):
             return surrogates
@@ -25,9 +27,12 @@ def wrongs(error: ValidationError, value: Any, *, where: str | None = None) -> l
         if each["type"].startswith("union_tag"):
             at = under(at, str(each["ctx"]["discriminator"]).strip("'"))
         found.setdefault((at, detail), Wrong(at, detail, where))
-        if len(found) >= ERRORS_MOST:
+        if each["type"].endswith("_type"):
+            types.add((at, detail))
+        if len(found) > ERRORS_MOST:
             break
-    return list(found.values())
+    entered = {at[:end] for at, _ in found for end, letter in enumerate(at) if letter == "/"}
+    return [told for key, told in found.items() if key not in types or key[0] not in entered]
 
 
 def _detail(each: Any) -> str:
@@ -78,6 +83,10 @@ def unsound(value: Any, at: str) -> Iterator[Wrong]:
         case list():
             for index, inner in enumerate(value):
                 yield from unsound(inner, under(at, index))
+        case None | str() | int() | float():
+            pass
+        case _:
+            yield Wrong(at, "it is nothing that JSON has")
 
 
 def encodes(text: str) -> bool:

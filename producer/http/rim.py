@@ -131,6 +131,8 @@ def middleware(*, trust: Trust, path_prefix: str, most: int, faults: Faults) -> 
 
 
 def _refuse_what_is_no_plain_request(request: web.Request) -> None:
+    if request.version < (1, 0):
+        raise Problem("bad-request")
     if "Upgrade" in request.headers:
         raise Problem("upgrade-refused")
     if request.headers.get("Expect", "100-continue").lower() != "100-continue":
