@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from millpond.errors import Refused, StoreUnavailable, UnknownPart
 from millpond.producer.http.app import HttpSettings, build
 from millpond.producer.http.asked import chunks
 from millpond.producer.http.listener import Listener, serve
-from millpond.producer.http.pages import Page, PageQuery, cursor_of
+from millpond.producer.http.pages import Page, PageQuery, bad_cursor, cursor_of
 from millpond.producer.http.problems import LimitShown, Problem
 from millpond.producer.http.sse import Event, stream
 from millpond.producer.http.strict_json import JsonObject
@@ -95,7 +96,11 @@ class Toy:
 
     async def find(self, call: Call) -> Page[Seen]:
         query: Search = call.query
-        start = int(query.cursor.removeprefix("at:")) if query.cursor else 0
+        start = 0
+        if query.cursor:
+            if not (place := re.fullmatch(r"at:([0-9]{1,9})", query.cursor)):
+                raise bad_cursor()
+            start = int(place[1])
         seen = [Seen(id=str(number)) for number in range(start, start + min(query.limit, 5))]
         return Page[Seen](data=seen, next_cursor=cursor_of(f"at:{start + 5}"))
 
@@ -290,7 +295,7 @@ class Answer:
 async def toy(settings: HttpSettings | None = None, **more: Any) -> AsyncIterator[Asked]:
     """The toy API on a port of its own."""
     made = Toy()
-    settings = settings or HttpSettings(header_s=0.3, body_s=0.3, grace_s=2.0)
+    settings = settings or HttpSettings(header_s=0.3, body_s=0.3, linger_s=0.1, grace_s=2.0)
     app = build(made.routes(), made.authenticate, settings, checks={"pond": made.check}, **more)
     async with serve(app) as listener, ClientSession() as client:
         base = f"http://127.0.0.1:{listener.port}{settings.path_prefix}"
