@@ -137,6 +137,7 @@ async def test_all_that_is_kept_of_a_key_is_its_mark_and_whose_it_is(pond: Pond)
             revoked_ms=0,
             used_ms=0,
             by="bob",
+            master=OLD.name,
         )
     ]
 

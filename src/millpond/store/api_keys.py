@@ -73,7 +73,7 @@ class NotFirst(Refused):
 class ApiKey:
     """What is known of a key: all but its mark. `org` and `user` are empty for an operator's, and
     `name` is the operator's. `expires_ms`, `revoked_ms` and `used_ms` (the day of its last use) are
-    0 where they are not so."""
+    0 where they are not so; `master` names the master key that its mark is made with."""
 
     id: str
     kind: Kind
@@ -85,6 +85,7 @@ class ApiKey:
     revoked_ms: int
     used_ms: int
     by: str
+    master: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,4 +370,5 @@ def _api_key(id: str, told: dict[str, str]) -> ApiKey:
         revoked_ms=int(told["revoked"]),
         used_ms=int(told["used"]),
         by=told["by"],
+        master=told["master"],
     )
