@@ -23,7 +23,7 @@ from millpond.producer.api.jobs import Jobs
 from millpond.producer.api.lanes import Lanes
 from millpond.producer.api.look import Look
 from millpond.producer.http.address import Trust
-from millpond.producer.http.app import HttpSettings, build
+from millpond.producer.http.app import Gate, HttpSettings, build
 from millpond.producer.http.listener import Listener, serve
 from millpond.producer.http.problems import Faults, Problem, Wrong, invalid
 from millpond.producer.http.rim import Meters
@@ -81,10 +81,11 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         await hello_until(stop, store, ephemeral=settings.ephemeral)
         if stop.is_set():
             return
-        users = await _serve(
-            exits, settings.listen, _application(settings, store, waiting, checker)
-        )
-        told = {"url": users}
+        service = _Service(settings, store, waiting, checker)
+        told = {
+            "url": await _serve(exits, settings.listen, service.users()),
+            "operator_url": await _serve(exits, settings.operator_listen, service.operators()),
+        }
         if ready is not None:
             _write(ready, orjson.dumps(told))
         log.info("producer_started", **told)
@@ -93,43 +94,61 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
             await stop.wait()
 
 
-def _application(
-    settings: Settings, store: Store, waiting: Waiting, checker: KeyChecker
-) -> web.Application:
-    profile = PROFILES[ProviderName(settings.provider)]
-    known = Known(profile, adapter(profile.wire), read_catalogue(settings.models).get(profile.wire))
-    bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
-    lanes = Lanes(store, bounds, drain_most_s=settings.drain_most_s)
-    routes: Sequence[Route] = [
-        *Jobs(store, Intake(store, known, bounds), waiting, lanes).routes(),
-        *Look(store, lanes, known).routes(),
-    ]
+class _Service:
+    """The two applications, and what they share."""
 
-    async def gate(request: web.Request, route: Route, who: Identity | None) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, waiting: Waiting, checker: KeyChecker
+    ) -> None:
+        profile = PROFILES[ProviderName(settings.provider)]
+        models = read_catalogue(settings.models).get(profile.wire)
+        self._known = Known(profile, adapter(profile.wire), models)
+        self._bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
+        self._lanes = Lanes(store, self._bounds, drain_most_s=settings.drain_most_s)
+        self._settings, self._store = settings, store
+        self._waiting, self._checker = waiting, checker
+        self._meters = Meters()
+
+    def users(self) -> web.Application:
+        store, known = self._store, self._known
+        intake = Intake(store, known, self._bounds)
+        return self._build(
+            [
+                *Jobs(store, intake, self._waiting, self._lanes).routes(),
+                *Look(store, self._lanes, known).routes(),
+            ],
+            gate=self._gate,
+        )
+
+    def operators(self) -> web.Application:
+        return self._build([])
+
+    async def _gate(self, request: web.Request, route: Route, who: Identity | None) -> None:
         """Nothing is read for which there is no room."""
         if who is not None and route.operation == "submit_jobs":
-            await lanes.room_for(who.org, request.content_length or 0)
+            await self._lanes.room_for(who.org, request.content_length or 0)
 
-    async def server() -> str | None:
-        await store.hello()
+    async def _server(self) -> str | None:
+        await self._store.hello()
         return None
 
-    async def scheduler() -> str | None:
-        silent_ms = await store.scheduler_silent_ms()
+    async def _scheduler(self) -> str | None:
+        silent_ms = await self._store.scheduler_silent_ms()
         if silent_ms is None or silent_ms > _SCHEDULER_SILENT_MS:
             return "no scheduler has been seen lately"
         return None
 
-    return build(
-        routes,
-        checker.identity,
-        _http(settings),
-        version=__version__,
-        checks={"server": server, "scheduler": scheduler},
-        meters=Meters(),
-        faults=FAULTS,
-        gate=gate,
-    )
+    def _build(self, routes: Sequence[Route], *, gate: Gate | None = None) -> web.Application:
+        return build(
+            routes,
+            self._checker.identity,
+            _http(self._settings),
+            version=__version__,
+            checks={"server": self._server, "scheduler": self._scheduler},
+            meters=self._meters,
+            faults=FAULTS,
+            gate=gate,
+        )
 
 
 def _http(settings: Settings) -> HttpSettings:

@@ -15,6 +15,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"cli_operate", "cli_keys", "cli_models", "cli_jobs"},
     {"cli_asked"},
+    {"cli_serve"},
     {"cli_values", "cli_do"},
     {"run", "operate"},
     {"producer", "scheduler", "worker"},

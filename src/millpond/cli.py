@@ -18,6 +18,7 @@ from millpond.cli_jobs import app as jobs
 from millpond.cli_keys import app as keys
 from millpond.cli_models import app as models
 from millpond.cli_operate import app as operate
+from millpond.cli_serve import app as servers
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
 from millpond.local.commands import app as local_model
@@ -36,6 +37,7 @@ app.add_typer(simulator, name="simulator")
 app.add_typer(local_model, name="local-model")
 for operators in (operate, keys, models, jobs):
     app.add_typer(operators)
+app.add_typer(servers)
 
 
 class Format(StrEnum):

@@ -1,0 +1,283 @@
+"""`millpond up`: all of millpond in one process tree, on an embedded server.
+
+    up ─┬─ server       embedded Valkey or Redis
+        ├─ provider     the simulator or a local model, unless a real one is meant
+        ├─ scheduler
+        ├─ workers
+        └─ producer     the HTTP API, for users and for operators
+
+Who dies is started again, and nobody outlives it. An empty folder is given an org, a user with a
+key, and an operator's key (run/seeds.py).
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+
+from millpond.embedded.kept import Child, Deaths
+from millpond.embedded.server import EmbeddedServer
+from millpond.errors import NoServer, Refused, Unavailable
+from millpond.providers.profile import PROFILES, ProviderName
+from millpond.run.family import program, start_logged
+from millpond.run.folder import DataFolder
+from millpond.run.progress import say
+from millpond.run.seeds import MASTER, Seeds, master_key_of, seed
+from millpond.settings import Settings
+from millpond.store.gateway import Gateway, connect
+from millpond.store.patience import AGAIN_S
+from millpond.store.store import Store
+
+log = structlog.get_logger()
+
+_START_S = 60
+_STOP_S = 10
+#: The simulator's own limits: ours are what holds.
+_SIMULATED = "generate=100000/60s;embed=100000/60s;classify=100000/60s"
+POOL = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `up` was asked for. `key`: of a real provider, None: it needs none."""
+
+    data_dir: Path
+    host: str
+    port: int
+    operator_port: int
+    provider: ProviderName
+    base_url: str | None
+    key: str | None
+    workers: int
+    slots: int
+    as_json: bool
+
+
+class Up:
+    """The processes. Inside the block everything is there; after it, nothing."""
+
+    def __init__(self, options: UpOptions, settings: Settings, folder: DataFolder) -> None:
+        self._options = options
+        self._settings = settings
+        self._folder = folder
+        self._log = folder.path / "log"
+        self._url = ""
+        self._base_url = options.base_url or PROFILES[options.provider].base_url or ""
+        self._own_provider = options.base_url is None and options.provider in {
+            ProviderName.SIMULATOR,
+            ProviderName.LOCAL,
+        }
+        self._deaths = Deaths()
+        self._stopping = asyncio.Event()
+        self._children: list[Child] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self._listens: dict[str, str] = {}
+
+    async def __aenter__(self) -> tuple[Seeds, dict[str, str]]:
+        async with AsyncExitStack() as exits:
+            exits.push_async_callback(self._stop)
+            await self._begin(self._server())
+            redis = await exits.enter_async_context(connect(self._url))
+            seeds = await self._seed(redis)
+            if self._own_provider:
+                await self._begin(Child("provider", self._start_provider))
+            await self._begin(Child("scheduler", self._start("scheduler")))
+            await self._begin(Child("workers", self._start("worker", self._worker())))
+            await self._begin(Child("producer", self._start_producer))
+            self._exits = exits.pop_all()
+        return seeds, self._listens
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exits.aclose()
+
+    async def _begin(self, child: Child) -> None:
+        await child.begin()
+        self._children.append(child)
+        self._keepers.append(asyncio.create_task(child.keep(self._stopping, self._deaths)))
+
+    async def _stop(self) -> None:
+        """In the order of the picture from below: who takes work in ends first, the server last."""
+        self._stopping.set()
+        for child in reversed(self._children):
+            grace_s = _STOP_S
+            if child.name == "workers":
+                grace_s += self._settings.grace_ms // 1_000
+            await child.stop(grace_s=grace_s)
+        await asyncio.gather(*self._keepers)
+
+    def _server(self) -> Child:
+        server = EmbeddedServer(self._folder.server)
+        self._url = server.url
+
+        async def start(_: int) -> asyncio.subprocess.Process:
+            await server.start()
+            assert server.process is not None
+            return server.process
+
+        return Child("server", start)
+
+    async def _seed(self, redis: Redis) -> Seeds:
+        store = Store(Gateway(redis, self._settings.partition))
+        await _hello(store)
+        await store.leave_all()  # the folder is ours alone: workers of an earlier start are dead
+        profile = PROFILES[self._options.provider]
+        return await seed(store, self._folder.path, profile, self._options.key)
+
+    def _start(
+        self, command: str, more: dict[str, str] | None = None, *arguments: str
+    ) -> Callable[[int], Awaitable[asyncio.subprocess.Process]]:
+        async def start(_: int) -> asyncio.subprocess.Process:
+            settings = {
+                "MILLPOND_REDIS_URL": self._url,
+                "MILLPOND_PARTITION": self._settings.partition,
+                "MILLPOND_LOG_LEVEL": self._settings.log_level,
+                "MILLPOND_MASTER_KEY_FILE": str(self._folder.path / MASTER),
+                "MILLPOND_PROVIDER": self._options.provider,
+                "MILLPOND_KEEP_ANSWERS_S": str(self._settings.keep_answers_s),
+                **(more or {}),
+            }
+            if self._settings.models is not None:
+                settings["MILLPOND_MODELS"] = str(self._settings.models)
+            return await start_logged(program(command, *arguments), self._log, settings)
+
+        return start
+
+    def _worker(self) -> dict[str, str]:
+        return {
+            "MILLPOND_BASE_URL": self._base_url,
+            "MILLPOND_PROCESSES": str(self._options.workers),
+            "MILLPOND_SLOTS": str(self._options.slots),
+            "MILLPOND_POOL": POOL,
+            "MILLPOND_TIMEOUT_MS": str(self._settings.timeout_ms),
+            "MILLPOND_LEASE_MS": str(self._settings.lease_ms),
+            "MILLPOND_GRACE_MS": str(self._settings.grace_ms),
+            # Of the simulator, which takes any: for orgs that have no key of their own.
+            "MILLPOND_API_KEY": "nobody" if self._own_provider else "",
+        }
+
+    async def _start_provider(self, number: int) -> asyncio.subprocess.Process:
+        """On the same port each time, so that workers find it again."""
+        ready = self._folder.path / "provider.ready"
+        ready.unlink(missing_ok=True)
+        port = urlsplit(self._base_url).port if number else 0
+        command = ["local-model"]
+        if self._options.provider is ProviderName.SIMULATOR:
+            journal = self._folder.path / "simulator.jsonl"
+            command = ["simulator", "--journal", str(journal), "--limits", _SIMULATED]
+            command += ["--service", "lognormal:0.3,0.5"]
+        process = await start_logged(
+            program(*command, "--port", str(port), "--ready-file", str(ready)), self._log, {}
+        )
+        self._base_url = (await _read_when_there(ready, process, "the provider")).decode().strip()
+        return process
+
+    async def _start_producer(self, number: int) -> asyncio.subprocess.Process:
+        """At the same addresses each time."""
+        ready = self._folder.path / "producer.ready"
+        ready.unlink(missing_ok=True)
+        options = self._options
+        ports = [options.port, options.operator_port]
+        if number:
+            ports = [urlsplit(self._listens[name]).port or 0 for name in ("url", "operator_url")]
+        listen, operators = (f"{options.host}:{ports[0]}", f"127.0.0.1:{ports[1]}")
+        more = {"MILLPOND_LISTEN": listen, "MILLPOND_OPERATOR_LISTEN": operators}
+        begin = self._start(
+            "producer", {**_http(self._settings), **more}, "--ready-file", str(ready)
+        )
+        process = await begin(number)
+        self._listens = orjson.loads(await _read_when_there(ready, process, "the producer"))
+        return process
+
+
+async def go_up(options: UpOptions, settings: Settings) -> int:
+    """Run until told to stop."""
+    if settings.redis_url is not None:
+        raise Refused(
+            "up brings its own server: unset MILLPOND_REDIS_URL, or start producer, scheduler and "
+            "worker beside the server that it names"
+        )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    say("starting …", quiet=options.as_json)
+    with DataFolder(options.data_dir) as folder:
+        master_key_of(folder.path)
+        async with Up(options, settings, folder) as (seeds, listens):
+            _tell(options, seeds, listens)
+            await stop.wait()
+            say("stopping …", quiet=options.as_json)
+    return 0
+
+
+def _tell(options: UpOptions, seeds: Seeds, listens: dict[str, str]) -> None:
+    url = listens["url"]
+    told = {
+        "url": url,
+        "api_key": seeds.api_key,
+        "admin_url": listens["operator_url"],
+        "admin_key": seeds.operator_key,
+        "org": seeds.org,
+    }
+    if options.as_json:
+        print(orjson.dumps(told).decode(), flush=True)
+        return
+    say(
+        f"""millpond is up. Its data is in {options.data_dir}; Ctrl-C stops it.
+
+  API          {url}   (documentation: {url}/docs)
+  key          {seeds.api_key}   (org {seeds.org}, user {seeds.user})
+  operators    {listens["operator_url"]}
+  key          {seeds.operator_key}
+
+  curl -s {url}/v1/jobs -H 'Authorization: Bearer {seeds.api_key}' \\
+    -H 'Content-Type: application/json' -d '{{"endpoint":"generate","prompt":"Name a river."}}'
+""",
+        quiet=False,
+    )
+
+
+async def _hello(store: Store) -> None:
+    try:
+        async with asyncio.timeout(_START_S):
+            while True:
+                try:
+                    return await store.hello()
+                except Unavailable as error:
+                    reason = error
+                    await asyncio.sleep(AGAIN_S)
+    except TimeoutError:
+        raise NoServer(f"the embedded server does not answer: {reason}") from None
+
+
+async def _read_when_there(ready: Path, process: asyncio.subprocess.Process, what: str) -> bytes:
+    try:
+        async with asyncio.timeout(_START_S):
+            while not ready.exists():
+                if process.returncode is not None:
+                    log_path = ready.parent / "log"
+                    lines = log_path.read_text(errors="replace").strip().splitlines()
+                    raise Unavailable(f"{what} ended at its start: {lines[-1] if lines else ''}")
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise Unavailable(f"{what} was not ready in {_START_S} s") from None
+    return ready.read_bytes()
+
+
+def _http(settings: Settings) -> dict[str, str]:
+    """What the producer is told of how it listens, as we were."""
+    return {
+        "MILLPOND_PATH_PREFIX": settings.path_prefix,
+        "MILLPOND_TRUSTED_PROXIES": settings.trusted_proxies,
+        "MILLPOND_CONNECTIONS_PER_ADDRESS": str(settings.connections_per_address),
+        "MILLPOND_WAITING_BYTES": str(settings.waiting_bytes),
+        "MILLPOND_WAITING_BYTES_PER_ORG": str(settings.waiting_bytes_per_org),
+        "MILLPOND_DRAIN_MOST_S": str(settings.drain_most_s),
+    }
