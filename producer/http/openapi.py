@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from millpond.producer.http.asked import IDEMPOTENCY_KEY, PATH_PARAMETER_MOST
 from millpond.producer.http.problems import PROBLEM_JSON
-from millpond.producer.http.table import Model, Route, Who
+from millpond.producer.http.table import EVENT_STREAM, JSON, Model, Route, Who
 
 _REF = "#/components/schemas/{model}"
 _Key = tuple[str, JsonSchemaMode]
@@ -163,11 +163,15 @@ def _no_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(route: Route, schemas: dict[_Key, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for status, model in sorted(route.replies.items()):
+    for status in sorted(route.replies):
         told: dict[str, Any] = {"description": HTTPStatus(status).phrase}
         schema = schemas.get((f"{route.operation} {status}", "serialization"))
-        if model is not None or (route.reply_type != "application/json" and status == 200):
-            told["content"] = {route.reply_type: {"schema": schema or {"type": "string"}}}
+        if schema is not None:
+            told["content"] = {route.reply_type: {"schema": schema}}
+        elif route.reply_type == EVENT_STREAM:
+            told["content"] = {EVENT_STREAM: {}}  # 3.1 has no words for events
+        elif route.reply_type != JSON and status == 200:
+            told["content"] = {route.reply_type: {"schema": {"type": "string"}}}
         found[str(status)] = told
     problem = {PROBLEM_JSON: {"schema": schemas["problem", "serialization"]}}
     for status in sorted(_problems(route) - set(route.replies)):

@@ -1,6 +1,7 @@
 """The OpenAPI document is valid, and what it says is what the server does."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -85,6 +86,11 @@ def _drive(base: str) -> None:
     from schemathesis.generation import GenerationMode
 
     load_all_checks()
+
+    @schemathesis.serializer("application/jsonl", "application/x-ndjson")
+    def _(_: Any, value: Any) -> bytes:
+        return value if isinstance(value, bytes) else json.dumps(value).encode()
+
     positive_data_acceptance = CHECKS.get_one("positive_data_acceptance")
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json")
     operations = [each.ok() for each in schema.get_all_operations() if isinstance(each, Ok)]
