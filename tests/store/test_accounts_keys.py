@@ -253,7 +253,7 @@ class Counting:
     def __init__(self, pond: Pond) -> None:
         self._gateway = pond.store.gateway
         self.asked: list[str] = []
-        self.away = False
+        self.away: bool | str = False
 
     @property
     def now_ms(self) -> int:
@@ -261,7 +261,7 @@ class Counting:
 
     async def run(self, name: str, *args: Any) -> Any:
         self.asked.append(name)
-        if self.away:
+        if self.away in (True, name):
             raise StoreUnavailable("away")
         return await self._gateway.run(name, *args)
 
@@ -445,7 +445,45 @@ async def test_while_the_server_is_away_a_key_is_believed_for_its_five_seconds_o
         await keys.identity(text)
 
 
+@pytest.mark.usefixtures("_users")
+async def test_a_key_is_good_even_if_its_use_cannot_be_noted(pond: Pond) -> None:
+    gateway, keys = counting(pond, NEW, OLD)
+    key = await bobs(pond, OLD)
+    gateway.away = "used"
+
+    assert await keys.identity(key.text)
+
+    assert gateway.asked == ["identify", "used"]
+    assert await pond.field(f"k:{key.id}", "master") == OLD.name
+
+
+@pytest.mark.usefixtures("_users")
+@pytest.mark.parametrize("good_ms", [-1, 10**12])
+async def test_a_key_is_good_for_ten_years_at_most(pond: Pond, redis: Redis, good_ms: int) -> None:
+    before = await everything(redis)
+
+    with pytest.raises(BadValue, match="a key is good for"):
+        await bobs(pond, good_ms=good_ms)
+
+    assert await everything(redis) == before
+
+
 # ---------------------------------------------------------------- revoking
+
+
+@pytest.mark.usefixtures("_users")
+async def test_a_key_is_revoked_even_while_the_servers_memory_is_full(
+    pond: Pond, redis: Redis
+) -> None:
+    key = await bobs(pond)
+    await redis.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(StoreUnavailable):
+            await bobs(pond)
+        await api_keys(pond).revoke(key.id, org="acme", by="ann")
+        assert await checker(pond).identity(key.text) is None
+    finally:
+        await redis.config_set("maxmemory", "0")
 
 
 @pytest.mark.usefixtures("_users")

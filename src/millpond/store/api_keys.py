@@ -25,6 +25,8 @@ from millpond.store.sealing import MasterKeys, NoMasterKey
 
 KEYS_MOST = 100
 
+#: What `good_ms` may be at most: ten years.
+GOOD_MOST_MS = 3_653 * 86_400_000
 #: A key that was good is believed for so long, one that was not for so long.
 GOOD_MS, BAD_MS = 5_000, 1_000
 #: Keys that are remembered, of each kind.
@@ -255,7 +257,7 @@ class ApiKeys:
         *,
         first: str = "",
     ) -> NewKey:
-        refuse(_why_fault(why) or ("a key is good for 0 ms or more" if good_ms < 0 else None))
+        refuse(_why_fault(why) or _good_fault(good_ms))
         newest = self.needs_masters().newest
         key, text = make_key_text(kind)
         mark = newest.mark_api_key(text)
@@ -356,6 +358,12 @@ class _Remembered(Generic[T]):
 
 def _why_fault(why: str) -> str | None:
     return text_fault("why", why) if why else None
+
+
+def _good_fault(good_ms: int) -> str | None:
+    if 0 <= good_ms <= GOOD_MOST_MS:
+        return None
+    return f"a key is good for 1 to {GOOD_MOST_MS:,} ms, or until it is revoked: 0"
 
 
 def _api_key(id: str, told: dict[str, str]) -> ApiKey:

@@ -1,8 +1,8 @@
-#!lua
+#!lua flags=allow-oom
 -- revoke: an API key is good no more
 --
--- A key of another org, or of another user where one is named, is as unknown as one that does not exist. Each has
--- a row in the audit, of the org or of what belongs to none.
+-- Also while the server's memory is full. A key of another org, or of another user where one is named, is as
+-- unknown as one that does not exist. Each has a row in the audit, of the org or of what belongs to none.
 --
 -- uses base audit
 -- ARGV  4 by    who says so
