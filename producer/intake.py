@@ -4,6 +4,7 @@ its user's flow. All of a request, or nothing of it.
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from millpond.domain.job import Class, Endpoint
 from millpond.domain.request import Ask, Common, Example
 from millpond.errors import Refused
 from millpond.producer.api.shapes import JobAsked
+from millpond.producer.examples import MIN_LABELS, MIN_PER_LABEL
 from millpond.providers.adapter import Adapter, BadParameter
 from millpond.providers.catalogue import Models, check_model
 from millpond.providers.profile import Profile
@@ -113,9 +115,9 @@ class Intake:
             raise BadJob(f"{where}/model", "this provider has no usual model: name one")
         if asked.examples is not None and endpoint is not Endpoint.CLASSIFY:
             raise BadJob(f"{where}/examples", f"only classify takes examples, not {endpoint}")
-        if asked.examples is None and endpoint is Endpoint.CLASSIFY:
-            raise BadJob(f"{where}/examples", "classify needs examples, two at least")
         examples = tuple(Example(one.text, one.label) for one in asked.examples or ())
+        if endpoint is Endpoint.CLASSIFY:
+            _check_examples(examples, f"{where}/examples")
         common = Common(endpoint, model, MAX_TOKENS, asked.params, examples)
         ask = Ask(texts[0], more=tuple(texts[1:]), common=common)
         try:
@@ -124,9 +126,9 @@ class Intake:
             )
             need = need_of(self._known.adapter, common, ask)
         except BadParameter as bad:
-            field = "model" if bad.name == "model" else f"params/{bad.name}"
-            if bad.name in {"prompt", "texts", "inputs", "input"}:
-                field = _ASKED_BY[endpoint][0] if not ask.more else "inputs"
+            field = f"params/{bad.name}"
+            if bad.name not in asked.params:
+                field = "model" if bad.name == "model" else _said(asked)[0]
             raise BadJob(f"{where}/{field}", str(bad)) from None
         klass = asked.class_ or ("interactive" if alone else "bulk")
         now = time.time()
@@ -212,7 +214,7 @@ def read_flow_id(flow: str) -> tuple[Endpoint, Class]:
 def _texts(asked: JobAsked, where: str) -> list[str]:
     """What is asked, said in the one field that the endpoint has for it."""
     takes = _ASKED_BY[asked.endpoint]
-    said = [name for name in ("prompt", "text", "inputs") if getattr(asked, name) is not None]
+    said = _said(asked)
     for name in said:
         if name not in takes:
             wanted = " or ".join(f"{one!r}" for one in takes)
@@ -223,6 +225,21 @@ def _texts(asked: JobAsked, where: str) -> list[str]:
         raise BadJob(f"{where}/{takes[0]}", f"{takes[0]!r} is missing: there is nothing to ask")
     found = getattr(asked, said[0])
     return found if isinstance(found, list) else [found]
+
+
+def _said(asked: JobAsked) -> list[str]:
+    return [name for name in ("prompt", "text", "inputs") if getattr(asked, name) is not None]
+
+
+def _check_examples(examples: Sequence[Example], pointer: str) -> None:
+    count = Counter(one.label for one in examples)
+    few = [label for label, found in count.items() if found < MIN_PER_LABEL]
+    if len(count) < MIN_LABELS or few:
+        found = f"there is one only of {few[0]!r}" if few else f"there are {len(count)} labels"
+        raise BadJob(
+            pointer,
+            f"classify needs {MIN_LABELS} labels, with {MIN_PER_LABEL} examples of each: {found}",
+        )
 
 
 def _within_ms(deadline: datetime | None, now: float, pointer: str) -> int:
