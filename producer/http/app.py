@@ -19,17 +19,10 @@ from structlog.contextvars import bind_contextvars
 from millpond.domain.account import Identity, Role
 from millpond.producer.http import asked
 from millpond.producer.http.address import Trust
+from millpond.producer.http.drain import DRAIN, Drain
 from millpond.producer.http.own_routes import Check, own_routes
 from millpond.producer.http.problems import FAULTS, Faults, Problem
-from millpond.producer.http.rim import (
-    DRAIN,
-    METERS,
-    REQUEST_ID,
-    Drain,
-    Meters,
-    middleware,
-    on_prepare,
-)
+from millpond.producer.http.rim import METERS, REQUEST_ID, Meters, middleware, on_prepare
 from millpond.producer.http.table import EVENT_STREAM, Call, Reply, Route, Who
 
 Authenticate = Callable[[str], Awaitable[Identity | None]]

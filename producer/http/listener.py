@@ -16,8 +16,9 @@ from aiohttp.web_protocol import RequestHandler
 
 from millpond.producer.http.address import plain
 from millpond.producer.http.app import SETTINGS, HttpSettings
+from millpond.producer.http.drain import DRAIN
 from millpond.producer.http.problems import Problem, of_status
-from millpond.producer.http.rim import DRAIN, Lines, dress, request_id_of
+from millpond.producer.http.rim import Lines, dress, request_id_of
 
 log = structlog.get_logger()
 

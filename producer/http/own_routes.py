@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from millpond.producer.http import openapi
 from millpond.producer.http.problems import KINDS
-from millpond.producer.http.rim import DRAIN, METERS
+from millpond.producer.http.rim import METERS
 from millpond.producer.http.table import JSON, Call, Handler, Model, Reply, Route, Who
 
 #: Returns if all is well; raises or returns a sentence if not. A sentence is shown to anybody.
@@ -49,7 +49,7 @@ def own_routes(
         return Health(status="ok")
 
     async def readyz(call: Call) -> Reply:
-        if call.request.app[DRAIN].stopping.is_set():
+        if call.stopping.is_set():
             failed = {"draining": "the server is shutting down"}
         else:
             failed = await _failed(checks)

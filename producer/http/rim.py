@@ -17,6 +17,7 @@ from structlog.contextvars import bind_contextvars
 
 from millpond.producer.http.address import ORIGIN, Trust, origin_of
 from millpond.producer.http.asked import target_is_sound
+from millpond.producer.http.drain import DRAIN
 from millpond.producer.http.problems import Faults, Problem, of_status, problem_of
 
 log = structlog.get_logger()
@@ -63,34 +64,6 @@ class Meters:
         )
 
 
-class Drain:
-    """Where a server is on its way out, and how many requests it still has."""
-
-    def __init__(self) -> None:
-        self.stopping = asyncio.Event()
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self.running = 0
-        self.by_address: dict[str, int] = {}
-
-    def begin(self, address: str) -> int:
-        """A request came: how many its address has now."""
-        self.running += 1
-        self.idle.clear()
-        self.by_address[address] = many = self.by_address.get(address, 0) + 1
-        return many
-
-    def end(self, address: str) -> None:
-        """It was answered, or its client left."""
-        self.running -= 1
-        if not self.running:
-            self.idle.set()
-        self.by_address[address] -= 1
-        if not self.by_address[address]:
-            del self.by_address[address]
-
-
-DRAIN = web.AppKey("drain", Drain)
 METERS = web.AppKey("meters", Meters)
 
 

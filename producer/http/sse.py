@@ -14,7 +14,6 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from millpond.producer.http.problems import invalid
-from millpond.producer.http.rim import DRAIN
 from millpond.producer.http.table import Call
 
 PING_S = 15.0
@@ -49,7 +48,7 @@ async def stream(call: Call, source: Source, *, ping_s: float = PING_S) -> web.S
         await response.prepare(call.request)
         await response.write(f"retry: {RETRY_MS}\r\n\r\n".encode())
         async with response:
-            await _until_stopping(_send_all(response, events), call.request.app[DRAIN].stopping)
+            await _until_stopping(_send_all(response, events), call.stopping)
     return response
 
 

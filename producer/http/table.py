@@ -9,6 +9,7 @@ async def submit(call: Call) -> Reply:
     return Reply(Job(...), status=201, headers={"Location": call.link("/v1/jobs/1")})
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
 from millpond.domain.account import Identity
 from millpond.producer.http.address import base_url
+from millpond.producer.http.drain import DRAIN
 
 MIB = 2**20
 JSON = "application/json"
@@ -73,6 +75,11 @@ class Call:
         """Who asks, on a route that wants a key."""
         assert self.identity is not None, "a route for anybody has no caller"
         return self.identity
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set when the server shuts down: a handler that waits long should end then."""
+        return self.request.app[DRAIN].stopping
 
     def link(self, path: str) -> str:
         """A path of this API as the client must ask for it: scheme, host and prefix included."""

@@ -3,17 +3,23 @@
 import asyncio
 import json
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, UnixConnector, web
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from flow.test_http_core_toy import Asked, request_lines, toy
+from flow.test_http_core_toy import Asked, Toy, request_lines, toy
+from millpond.domain.account import Identity
 from millpond.producer.http.address import Trust
-from millpond.producer.http.app import HttpSettings
+from millpond.producer.http.app import HttpSettings, build
+from millpond.producer.http.listener import serve
 from millpond.producer.http.pages import cursor_of
+from millpond.producer.http.problems import Problem
 from millpond.producer.http.rim import Meters
+from millpond.producer.http.table import Route, Who
 
 PROBLEM = "application/problem+json"
 DUCK = {"kind": "duck", "name": "Donald"}
@@ -200,6 +206,43 @@ async def test_a_key_opens_the_routes_of_its_role_only(path: str, may: set[str])
     assert without.status == (200 if path == "/healthz" else 401)
 
 
+async def test_a_gate_refuses_before_the_body_is_read() -> None:
+    async def gate(request: web.Request, route: Route, identity: Identity | None) -> None:
+        if identity is not None and route.path == "/v1/birds":
+            raise Problem("too-many-requests", f"enough of {identity.user}", retry_after_s=3)
+
+    async with toy(gate=gate) as asked:
+        raw = await asked.raw(
+            b"POST /v1/birds HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer member\r\n"
+            b"Connection: close\r\nContent-Length: 1000\r\n\r\n"
+        )
+        other = await asked.ask("GET", "/v1/birds/1")
+    assert raw.startswith(b"HTTP/1.1 429 ")
+    assert b"Retry-After: 3" in raw
+    assert other.status == 200
+
+
+async def test_operators_have_a_listener_of_their_own(tmp_path: Path) -> None:
+    made = Toy()
+    meters = Meters()
+    theirs = [route for route in made.routes() if route.who is Who.OPERATOR]
+    rest = [route for route in made.routes() if route.who is not Who.OPERATOR]
+    users = build(rest, made.authenticate, meters=meters, shows_metrics=False)
+    operators = build(theirs, made.authenticate, meters=meters)
+    path = str(tmp_path / "operators.sock")
+    headers = {"Authorization": "Bearer operator"}
+    async with serve(users) as listener, serve(operators, path=path):
+        async with ClientSession(headers=headers) as client:
+            base = f"http://127.0.0.1:{listener.port}"
+            assert (await client.get(f"{base}/v1/rule")).status == 404
+            assert (await client.get(f"{base}/metrics")).status == 404
+        async with ClientSession(headers=headers, connector=UnixConnector(path)) as client:
+            assert (await client.get("http://operators/v1/rule")).status == 200
+            assert (
+                'route="unmatched"' in await (await client.get("http://operators/metrics")).text()
+            )
+
+
 # ---- what goes wrong
 
 
@@ -332,6 +375,19 @@ async def test_readyz_names_the_check_that_failed() -> None:
     assert (good.status, good.json["status"]) == (200, "ready")
     assert bad.status == 503
     assert bad.json["failed"] == {"pond": "no scheduler was seen lately"}
+
+
+async def test_a_check_that_raises_has_failed_and_tells_no_secret() -> None:
+    async def check() -> str | None:
+        raise RuntimeError("redis://secret")
+
+    made = Toy()
+    app = build([], made.authenticate, checks={"pond": check})
+    async with serve(app) as listener, ClientSession() as client:
+        reply = await client.get(f"http://127.0.0.1:{listener.port}/readyz")
+        told = await reply.json()
+    assert reply.status == 503
+    assert told["failed"] == {"pond": "it could not be checked: RuntimeError"}
 
 
 async def test_the_documentation_asks_for_nothing_outside() -> None:
