@@ -1,8 +1,12 @@
 """Which requests a server still has, and whether it is on its way out."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
+
+_NOBODY = "-"
 
 
 class Drain:
@@ -14,6 +18,20 @@ class Drain:
         self.idle.set()
         self.running = 0
         self.by_address: dict[str, int] = {}
+
+    async def wait(self) -> None:
+        """Until no request is being answered."""
+        while self.running:
+            await self.idle.wait()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A reply on its way out is not done yet."""
+        self.begin(_NOBODY)
+        try:
+            yield
+        finally:
+            self.end(_NOBODY)
 
     def begin(self, address: str) -> int:
         """A request came: how many its address has now."""

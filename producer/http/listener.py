@@ -16,7 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from millpond.producer.http.address import plain
 from millpond.producer.http.app import SETTINGS, HttpSettings
-from millpond.producer.http.drain import DRAIN
+from millpond.producer.http.drain import DRAIN, Drain
 from millpond.producer.http.problems import Problem, of_status
 from millpond.producer.http.rim import Lines, dress, request_id_of
 
@@ -95,8 +95,9 @@ class Guarded(RequestHandler):
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
             resp = self._problem(of_status(resp.status), request)
         try:
-            async with asyncio.timeout(self._settings.write_s):
-                return await super().finish_response(request, resp, start_time)
+            with self._server.drain.writing():
+                async with asyncio.timeout(self._settings.write_s):
+                    return await super().finish_response(request, resp, start_time)
         except TimeoutError:
             if self.transport is not None:
                 self.transport.abort()
@@ -117,6 +118,7 @@ class _Server(web.Server):
         self,
         handler: Callable[[Any], Awaitable[web.StreamResponse]],
         settings: HttpSettings,
+        drain: Drain,
         *,
         request_factory: Any,
         **kwargs: Any,
@@ -124,7 +126,7 @@ class _Server(web.Server):
         super().__init__(
             handler, request_factory=request_factory, handler_cancellation=True, **kwargs
         )
-        self._settings = settings
+        self._settings, self.drain = settings, drain
         self._by_address: dict[str, int] = {}
 
     def __call__(self) -> RequestHandler:
@@ -162,6 +164,7 @@ class _Runner(web.AppRunner):
         return _Server(
             made.request_handler,
             settings,
+            self.app[DRAIN],
             request_factory=made.request_factory,
             loop=asyncio.get_running_loop(),
             access_log_class=Lines,
@@ -219,7 +222,7 @@ class Listener:
             self._runner.server.pre_shutdown()
         try:
             async with asyncio.timeout(self._settings.grace_s):
-                await drain.idle.wait()
+                await drain.wait()
         except TimeoutError:
             log.warning("requests_cut", running=drain.running)
         await self._runner.cleanup()

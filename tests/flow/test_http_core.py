@@ -490,6 +490,24 @@ async def test_stopping_lets_what_runs_end_and_takes_nothing_new() -> None:
     assert answer.status == 200
 
 
+async def test_stopping_lets_a_reply_on_its_way_arrive() -> None:
+    async with toy() as asked:
+        reader, writer = await asyncio.open_connection("127.0.0.1", asked.listener.port, limit=1)
+        writer.write(b"GET /docs HTTP/1.1\r\nHost: a\r\n\r\n" * 4)
+        head = await asyncio.wait_for(reader.read(100), 5)
+        stopping = asyncio.create_task(asked.listener.stop())
+        await asyncio.sleep(1)
+        assert not stopping.done()
+        said = head
+        async with asyncio.timeout(5):
+            while part := await reader.read(2**20):
+                said += part
+        await stopping
+        writer.close()
+    length = int(said.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+    assert len(said.partition(b"\r\n\r\n")[2]) >= length > 1_000_000
+
+
 async def test_readyz_turns_before_the_door_is_shut() -> None:
     async with toy(HttpSettings(drain_s=0.5)) as asked:
         stopping = asyncio.create_task(asked.listener.stop())
