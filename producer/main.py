@@ -19,11 +19,15 @@ from aiohttp import web
 from millpond import __version__
 from millpond.domain.account import Identity
 from millpond.errors import Refused
+from millpond.producer.api.access import AccessRoutes, OrgStates, tell_mode
+from millpond.producer.api.accounts import ACCOUNT_FAULTS, Accounts
+from millpond.producer.api.guidelines import page_routes
 from millpond.producer.api.jobs import Jobs
 from millpond.producer.api.lanes import Lanes
 from millpond.producer.api.look import Look
+from millpond.producer.api.operators import Operators
 from millpond.producer.http.address import Trust
-from millpond.producer.http.app import Gate, HttpSettings, build
+from millpond.producer.http.app import Authenticate, Gate, HttpSettings, build
 from millpond.producer.http.listener import Listener, serve
 from millpond.producer.http.problems import Faults, Problem, Wrong, invalid
 from millpond.producer.http.rim import Meters
@@ -36,9 +40,10 @@ from millpond.settings import Settings
 from millpond.store.api_keys import ApiKeys, KeyChecker
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import hello_until
-from millpond.store.sealing import read_master_keys
+from millpond.store.sealing import MasterKeys, read_master_keys
 from millpond.store.singles import Bounds, KeyReused, NotEnded, Singles, Suspended
 from millpond.store.store import Store
+from millpond.store.vault import Vault
 
 log = structlog.get_logger()
 
@@ -56,6 +61,7 @@ def _key_reused(reused: KeyReused) -> Problem:
 
 
 FAULTS: Faults = {
+    **ACCOUNT_FAULTS,
     BadJob: _bad_job,
     KeyReused: _key_reused,
     NotEnded: "conflict",
@@ -73,7 +79,7 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         blocking = await exits.enter_async_context(connect(settings.redis_url, blocking=True))
         store = Store(Gateway(redis, settings.partition))
         waiting = Waiting(Singles(Gateway(blocking, settings.partition)))
-        checker = KeyChecker(ApiKeys(store.gateway, masters))
+        service = Service(settings, store, waiting, masters)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +87,6 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         await hello_until(stop, store, ephemeral=settings.ephemeral)
         if stop.is_set():
             return
-        service = _Service(settings, store, waiting, checker)
         told = {
             "url": await _serve(exits, settings.listen, service.users()),
             "operator_url": await _serve(exits, settings.operator_listen, service.operators()),
@@ -94,37 +99,52 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
             await stop.wait()
 
 
-class _Service:
+class Service:
     """The two applications, and what they share."""
 
     def __init__(
-        self, settings: Settings, store: Store, waiting: Waiting, checker: KeyChecker
+        self, settings: Settings, store: Store, waiting: Waiting, masters: MasterKeys | None
     ) -> None:
+        """Raises NoMasterKey."""
         profile = PROFILES[ProviderName(settings.provider)]
         models = read_catalogue(settings.models).get(profile.wire)
         self._known = Known(profile, adapter(profile.wire), models)
         self._bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
         self._lanes = Lanes(store, self._bounds, drain_most_s=settings.drain_most_s)
         self._settings, self._store = settings, store
-        self._waiting, self._checker = waiting, checker
+        self._waiting = waiting
+        self._api_keys = ApiKeys(store.gateway, masters)
+        self._vault = Vault(store.gateway, masters)
+        self._checker = KeyChecker(self._api_keys)
+        self._states = OrgStates(store)
         self._meters = Meters()
 
-    def users(self) -> web.Application:
+    def user_routes(self) -> list[Route]:
         store, known = self._store, self._known
         intake = Intake(store, known, self._bounds)
-        return self._build(
-            [
-                *Jobs(store, intake, self._waiting, self._lanes).routes(),
-                *Look(store, self._lanes, known).routes(),
-            ],
-            gate=self._gate,
-        )
+        return [
+            *Jobs(store, intake, self._waiting, self._lanes).routes(),
+            *Look(store, self._lanes, known).routes(),
+            *Accounts(store, self._api_keys, self._vault, known.models).routes(),
+            *AccessRoutes(store).routes(),
+            *page_routes(),
+        ]
+
+    def operator_routes(self) -> list[Route]:
+        return Operators(self._store, self._api_keys, self._known.profile).routes()
+
+    def users(self) -> web.Application:
+        identity = self._states.noting(self._checker.identity)
+        app = self._build(self.user_routes(), identity, gate=self._gate)
+        app.on_response_prepare.append(tell_mode)
+        return app
 
     def operators(self) -> web.Application:
-        return self._build([])
+        return self._build(self.operator_routes(), self._checker.identity)
 
     async def _gate(self, request: web.Request, route: Route, who: Identity | None) -> None:
-        """Nothing is read for which there is no room."""
+        """Nothing is read of what would be refused anyway, or for which there is no room."""
+        await self._states.refuse_writes(route, who)
         if who is not None and route.operation == "submit_jobs":
             await self._lanes.room_for(who.org, request.content_length or 0)
 
@@ -138,10 +158,12 @@ class _Service:
             return "no scheduler has been seen lately"
         return None
 
-    def _build(self, routes: Sequence[Route], *, gate: Gate | None = None) -> web.Application:
+    def _build(
+        self, routes: Sequence[Route], identity: Authenticate, *, gate: Gate | None = None
+    ) -> web.Application:
         return build(
             routes,
-            self._checker.identity,
+            identity,
             _http(self._settings),
             version=__version__,
             checks={"server": self._server, "scheduler": self._scheduler},
