@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -29,12 +30,15 @@ from millpond.errors import Refused
 from millpond.settings import Settings, read_settings
 from millpond.store import keys
 from millpond.store.gateway import CONNECT_TIMEOUT_S, BadAddress
+from millpond.store.singles import PURGE_MOST, Singles
 from millpond.store.store import Store
 
 log = structlog.get_logger()
 
 #: When in a minute what is not urgent is done.
 _AT_SECONDS = {0}
+#: And when in an hour what is less so.
+_AT_MINUTES = {7}
 _AGAIN_S = 1.0
 _END_S = 2.0
 _POLL_S = 1.0
@@ -47,6 +51,8 @@ _CHECK_MOST_S = 10
 #: A lost call's answer could still come while its worker lives on, paused; not after a day.
 _LOST_AGE_MS = 86_400_000
 _FORGET_MOST = 200
+#: Steps of a purge; the rest waits for the next minute.
+_PURGES_MOST = 2_000
 
 #: The server is away, or not yet the one that takes writes.
 _AWAY = (ConnectionError, TimeoutError, ReadOnlyError, OSError)
@@ -61,6 +67,34 @@ async def forget_lost_calls(ctx: dict[str, Any]) -> None:
     log.info("lost_calls_forgotten", calls=forgotten)
 
 
+async def purge_old_jobs(ctx: dict[str, Any]) -> None:
+    """Single jobs that ended long enough ago leave, with their answers."""
+    store, keep = ctx["store"], ctx["keep"]
+    singles, purged = Singles(store.gateway), 0
+    for _ in range(_PURGES_MOST):
+        found = await singles.purge(kept_ms=keep.answers_ms)
+        purged += found
+        if found < PURGE_MOST:
+            break
+    log.info("old_jobs_purged", jobs=purged)
+
+
+async def trim_old_records(ctx: dict[str, Any]) -> None:
+    """What is too old leaves the orgs' ledgers, audits and usage."""
+    store, keep = ctx["store"], ctx["keep"]
+    for org in await store.orgs():
+        await store.trim(org, ledger_ms=keep.ledger_ms, audit_ms=keep.audit_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long what is kept: answers, the ledger (and usage), the audit."""
+
+    answers_ms: int
+    ledger_ms: int
+    audit_ms: int
+
+
 def queue_address(settings: Settings) -> tuple[str, str]:
     """Where arq keeps its own, and the setting that says so."""
     if settings.queue_url is not None:
@@ -70,10 +104,10 @@ def queue_address(settings: Settings) -> tuple[str, str]:
     raise Refused("arq needs the worker's MILLPOND_REDIS_URL, or MILLPOND_QUEUE_URL")
 
 
-async def run(queue: Redis, store: Store) -> None:
+async def run(queue: Redis, store: Store, keep: Keep) -> None:
     """Run arq until cancelled, again and again if it ends. `queue` is for arq alone."""
     while True:
-        worker = _worker(queue, store)
+        worker = _worker(queue, store, keep)
         try:
             await worker.async_run()
         except _AWAY as error:
@@ -98,11 +132,15 @@ async def _end(worker: Worker) -> None:
             await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
 
 
-def _worker(queue: Redis, store: Store) -> Worker:
+def _worker(queue: Redis, store: Store, keep: Keep) -> Worker:
     name = keys.background_queue(store.gateway.partition)
     return Worker(
         # A name of the partition's own: arq's keys of a job are the same for all queues.
-        cron_jobs=[cron(forget_lost_calls, name=f"{name}:forget", second=_AT_SECONDS)],
+        cron_jobs=[
+            cron(forget_lost_calls, name=f"{name}:forget", second=_AT_SECONDS),
+            cron(purge_old_jobs, name=f"{name}:purge", second=_AT_SECONDS),
+            cron(trim_old_records, name=f"{name}:trim", minute=_AT_MINUTES, second=_AT_SECONDS),
+        ],
         queue_name=name,
         redis_pool=ArqRedis(
             queue.connection_pool,
@@ -112,7 +150,7 @@ def _worker(queue: Redis, store: Store) -> Worker:
         ),
         job_serializer=_write,
         job_deserializer=orjson.loads,
-        ctx={"store": store},
+        ctx={"store": store, "keep": keep},
         handle_signals=False,
         job_timeout=_JOB_MOST_S,
         keep_result=0,

@@ -108,13 +108,23 @@ async def main(settings: Settings) -> None:
                 async with asyncio.TaskGroup() as tasks:
                     beside = [
                         tasks.create_task(bell.listen_until(stop), name="bell"),
-                        tasks.create_task(background.run(queue, side_store), name="background"),
+                        tasks.create_task(
+                            background.run(queue, side_store, _keep(settings)), name="background"
+                        ),
                     ]
                     await pump.run_until(stop, hurry=hurry, grace_ms=settings.grace_ms)
                     await _end(beside)
         except TimeoutError:
             log.warning("server_did_not_listen")
         at_work.end()
+
+
+def _keep(settings: Settings) -> background.Keep:
+    return background.Keep(
+        answers_ms=settings.keep_answers_s * 1_000,
+        ledger_ms=settings.keep_ledger_s * 1_000,
+        audit_ms=settings.keep_audit_s * 1_000,
+    )
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

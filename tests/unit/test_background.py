@@ -10,12 +10,17 @@ import structlog
 from arq.worker import Worker, get_kwargs
 from redis.asyncio import Redis
 
+from conftest import lane
 from millpond.errors import Refused
 from millpond.store.gateway import BadAddress, Gateway, connect
+from millpond.store.singles import PURGE_MOST, Singles
 from millpond.store.store import Store
 from millpond.worker import background
 
 Patch = pytest.MonkeyPatch
+DAY_MS = 86_400_000
+KEEP = background.Keep(answers_ms=1_000, ledger_ms=DAY_MS, audit_ms=DAY_MS)
+LEDGER, USAGE = "mp:t:o:acme:led", "mp:t:o:acme:use:"
 
 
 def told(patch: Patch, **settings: str) -> dict[str, Any]:
@@ -88,13 +93,14 @@ async def running(redis: Redis, *, partition: str = "t") -> AsyncIterator[list[s
         raise structlog.DropEvent
 
     structlog.configure(processors=[note])
-    task = asyncio.create_task(background.run(redis, Store(Gateway(redis, partition))))
+    task = asyncio.create_task(background.run(redis, Store(Gateway(redis, partition)), KEEP))
     try:
         async with asyncio.timeout(20):
             yield events
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():  # arq may lose a cancellation as it starts
+            task.cancel()
+            await asyncio.wait([task], timeout=0.5)
     assert task.cancelled()
 
 
@@ -129,6 +135,35 @@ async def test_one_that_ends_leaves_the_sign_that_others_of_the_queue_are_well(
             await asyncio.sleep(0.01)
 
     assert await redis.exists("mp:t:arq:health-check")
+
+
+async def test_old_jobs_are_purged_step_by_step(
+    monkeypatch: Patch, redis: Redis, store: Store
+) -> None:
+    left = [PURGE_MOST, PURGE_MOST, 3]
+    asked: list[int] = []
+
+    async def purge(_: Singles, *, kept_ms: int) -> int:
+        asked.append(kept_ms)
+        return left.pop(0)
+
+    monkeypatch.setattr(Singles, "purge", purge)
+    await background.purge_old_jobs({"store": store, "keep": KEEP})
+
+    assert asked == [KEEP.answers_ms] * 3
+
+
+async def test_old_rows_leave_ledger_audit_and_usage(redis: Redis, store: Store) -> None:
+    await store.set_flow("f", lane(), attempts=1, crashes=1)
+    seconds, _ = await redis.time()
+    today = store.gateway.now_ms // DAY_MS
+    for age_days in (6, 2, 0):
+        await redis.xadd(LEDGER, {"n": 1}, id=f"{(seconds - age_days * 86_400) * 1_000}-1")
+        await redis.set(f"{USAGE}{today - age_days}", 1)
+    await background.trim_old_records({"store": store, "keep": KEEP})
+
+    assert await redis.xlen(LEDGER) == await redis.xlen("mp:t:o:acme:audit") == 1
+    assert await redis.keys(f"{USAGE}*") == [f"{USAGE}{today}".encode()]
 
 
 async def test_two_partitions_of_a_server_run_what_is_due_each(
