@@ -86,16 +86,23 @@ class Up:
             await self._begin(self._server())
             redis = await exits.enter_async_context(connect(self._url))
             seeds = await self._seed(redis)
-            if self._own_provider:
-                await self._begin(Child("provider", self._start_provider))
             await self._begin(Child("scheduler", self._start("scheduler")))
-            await self._begin(Child("workers", self._start("worker", self._worker())))
-            await self._begin(Child("producer", self._start_producer))
+            try:
+                async with asyncio.TaskGroup() as tasks:  # each takes a moment to be there
+                    tasks.create_task(self._begin(Child("producer", self._start_producer)))
+                    tasks.create_task(self._begin_workers())
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None
             self._exits = exits.pop_all()
         return seeds, self._listens
 
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
+
+    async def _begin_workers(self) -> None:
+        if self._own_provider:
+            await self._begin(Child("provider", self._start_provider))
+        await self._begin(Child("workers", self._start("worker", self._worker())))
 
     async def _begin(self, child: Child) -> None:
         await child.begin()
@@ -103,9 +110,10 @@ class Up:
         self._keepers.append(asyncio.create_task(child.keep(self._stopping, self._deaths)))
 
     async def _stop(self) -> None:
-        """In the order of the picture from below: who takes work in ends first, the server last."""
+        """Who takes work in ends first, the server last."""
         self._stopping.set()
-        for child in reversed(self._children):
+        order = ["producer", "workers", "provider", "scheduler", "server"]
+        for child in sorted(self._children, key=lambda child: order.index(child.name)):
             grace_s = _STOP_S
             if child.name == "workers":
                 grace_s += self._settings.grace_ms // 1_000
