@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"domain", "clock", "failpoints"},
 ]
 #: Beside the layers: imports errors, settings and logs at most; only the cli imports it.
-APART = {"simulator", "local"}
+APART = {"simulator", "local", "client"}
 DOORS = ("producer", "scheduler", "worker")
 
 
