@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CODE := src/millpond producer scheduler worker tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers bench-workers night newest model crash soak lock lock-peers clean
+.PHONY: help demo demo-local test check format lint types bench bench-admission bench-peers bench-workers bench-api night newest model crash fuzz soak lock lock-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -56,6 +56,12 @@ model: $(VENV)/.dev  ## the model test at full size: a million steps (about fort
 
 crash: $(VENV)/.dev  ## the crash tests at full size
 	CRASH_FULL=1 $(BIN)/pytest tests/crash
+
+fuzz: $(VENV)/.dev  ## made-up requests to the HTTP API, thirty thousand (about fifteen minutes)
+	FUZZ_CASES=30000 $(BIN)/pytest tests/flow/test_api_fuzz.py
+
+bench-api: $(VENV)/.dev  ## what the HTTP API costs (about two minutes)
+	$(BIN)/python -m bench.api
 
 soak: $(VENV)/.dev  ## ten minutes and more under every fault at once
 	SOAK_PROMPTS=180000 $(BIN)/pytest -s tests/flow/test_soak.py
