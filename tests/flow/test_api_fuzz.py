@@ -6,7 +6,6 @@ that is described, and nothing of another org ever comes out.
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,16 +23,16 @@ ENDLESS = {"follow_events"}
 
 
 @pytest.fixture(scope="module")
-def other_org(up: Up) -> Iterator[str]:
+def other_org(up: Up) -> str:
     """Another org, whose every word is a canary; the key of its admin."""
     import requests
 
     operator = {"Authorization": f"Bearer {up.admin_key}"}
-    body = {"id": CANARY, "name": CANARY, "admin": {"id": CANARY, "name": CANARY}}
+    body: Any = {"id": CANARY, "name": CANARY, "admin": {"id": CANARY, "name": CANARY}}
     made = requests.post(f"{up.admin_url}/v1/orgs", json=body, headers=operator, timeout=10)
     assert made.status_code == 201, made.text
-    key = made.json()["key"]["key"]
-    job = {"endpoint": "generate", "prompt": CANARY, "metadata": {"of": CANARY}}
+    key: str = made.json()["key"]["key"]
+    job: Any = {"endpoint": "generate", "prompt": CANARY, "metadata": {"of": CANARY}}
     headers = {"Authorization": f"Bearer {key}"}
     sent = requests.post(f"{up.url}/v1/jobs", json=job, headers=headers, timeout=10)
     assert sent.status_code == 202, sent.text
