@@ -1,5 +1,6 @@
 """Accounts over HTTP: `millpond up` in an empty folder, three orgs, and who may do what to whom."""
 
+import asyncio
 import base64
 import http.client
 import json
@@ -20,10 +21,16 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from millpond.domain.account import Role
+from millpond.domain.limit import LIMITED
+from millpond.producer.api import accounts
+from millpond.producer.http.listener import serve
 from millpond.producer.http.table import EVENT_STREAM, Route, Who
 from millpond.producer.main import Service
 from millpond.producer.waiting import Waiting
 from millpond.settings import Settings
+from millpond.store.api_keys import ApiKeys
+from millpond.store.directory import Directory
 from millpond.store.gateway import Gateway
 from millpond.store.key_text import Kind, make_key_text
 from millpond.store.sealing import read_master_keys
@@ -151,13 +158,18 @@ def until(true: Callable[[], object], seconds: float = DEADLINE_S) -> float:
 # ---- who may do what: generated from the tables of routes
 
 
+MASTERS = read_master_keys(Settings(master_key=SecretStr(base64.b64encode(b"m" * 32).decode())))
+
+
+def service(store: Store, **settings: Any) -> Service:
+    """The API in this process, without anybody who works."""
+    return Service(Settings(**settings), store, Waiting(Singles(store.gateway)), MASTERS)
+
+
 def tables() -> tuple[list[Route], list[Route]]:
     """The routes of users and of operators."""
-    store = Store(Gateway(Redis.from_url("unix:///nowhere"), "t"))
-    master = SecretStr(base64.b64encode(b"m" * 32).decode())
-    masters = read_master_keys(Settings(master_key=master))
-    service = Service(Settings(), store, Waiting(Singles(store.gateway)), masters)
-    return service.user_routes(), service.operator_routes()
+    nowhere = service(Store(Gateway(Redis.from_url("unix:///nowhere"), "t")))
+    return nowhere.user_routes(), nowhere.operator_routes()
 
 
 USERS, OPERATORS = tables()
@@ -297,6 +309,19 @@ def test_a_suspended_org_reads_everything_and_writes_nothing(orgs: Orgs, route: 
         assert answer.headers["Millpond-Access"] == "limited"
 
 
+def test_the_mode_of_one_caller_is_not_told_to_the_next_on_a_connection(up: Up, orgs: Orgs) -> None:
+    connection = http.client.HTTPConnection(urlsplit(up.url).netloc, timeout=DEADLINE_S)
+    told = []
+    for key in (orgs.acme.key, None, orgs.acme.key):
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        connection.request("GET", "/v1/users/me", headers=headers)
+        reply = connection.getresponse()
+        reply.read()
+        told.append((reply.status, reply.headers["Millpond-Access"]))
+    connection.close()
+    assert told == [(200, "limited"), (401, None), (200, "limited")]
+
+
 # ---- orgs and users
 
 
@@ -389,6 +414,33 @@ def test_a_user_goes_with_what_its_jobs_say(up: Up) -> None:
     until(lambda: [one["id"] for one in admin.ok("GET", "/v1/jobs?limit=1000")["data"]] == [stays])
     assert {admin("GET", f"/v1/jobs/{id}").status for id in gone[::50]} == {404}
     assert admin("DELETE", "/v1/users/u?content=true").status == 404
+
+
+async def test_erasing_that_takes_long_goes_on_from_its_cursor(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, api_keys = Directory(store), ApiKeys(store.gateway, MASTERS)
+    await directory.create_org("acme", "A", limits=LIMITED, quota=None, pool="http", by="t")
+    keys = []
+    for id, role in (("ann", Role.ADMIN), ("bob", Role.MEMBER)):
+        await directory.create_user("acme", id, id, role, by="t")
+        keys.append((await api_keys.make("acme", id, "k", by="t")).text)
+    monkeypatch.setattr(accounts, "ERASE_MS", 0)
+
+    async with serve(service(store).users(), port=0) as listener:
+        admin, user = (Caller(f"http://127.0.0.1:{listener.port}", key) for key in keys)
+        for caller, count in ((user, 150), (admin, 150), (user, 300)):
+            jobs = [{"endpoint": "embed", "text": "x"}] * count
+            await asyncio.to_thread(caller.ok, "POST", "/v1/jobs", jobs)
+        erased, cursors, cursor = 0, 0, ""
+        while cursor is not None:
+            path = f"/v1/users/bob?content=true{cursor and '&cursor=' + cursor}"
+            told = await asyncio.to_thread(admin.ok, "DELETE", path)
+            erased, cursor, cursors = erased + told["erased"], told["next_cursor"], cursors + 1
+        left = await asyncio.to_thread(admin.ok, "GET", "/v1/jobs?limit=1000")
+
+    assert (erased, cursors > 1) == (450, True)
+    assert [one["user"] for one in left["data"]] == ["ann"] * 150
 
 
 # ---- keys
@@ -527,6 +579,24 @@ def test_an_org_is_made_with_limits_quota_and_a_first_admin(up: Up) -> None:
     }
     rows = up.operator.ok("GET", "/v1/orgs/made/audit")["data"]
     assert {(row["by"], row["why"]) for row in rows} == {("operator you", "asked by mail")}
+
+
+async def test_of_a_provider_whose_limits_nobody_knows_they_must_be_named(store: Store) -> None:
+    made = await ApiKeys(store.gateway, MASTERS).make_operator("olga", by="t")
+    app = service(store, provider="openai").operators()
+    async with serve(app, port=0) as listener:
+        operator = Caller(f"http://127.0.0.1:{listener.port}", made.text)
+        asked: dict[str, Any] = {"id": "acme", "name": "A", "limits": {"generate": "5/1s"}}
+        refused = await asyncio.to_thread(operator, "POST", "/v1/orgs", asked)
+        asked["limits"] |= {"embed": "6/1s", "classify": "7/1s"}
+        await asyncio.to_thread(operator.ok, "POST", "/v1/orgs", asked)
+        limits = {"why": "unpaid", "limits": {"embed": "1/1s"}}
+        path = "/v1/orgs/acme/to-limited"
+        told = await asyncio.to_thread(operator.ok, "POST", path, limits)
+
+    assert (refused.status, refused.pointers) == (422, ["/limits"])
+    # Those that nobody names stay as they are.
+    assert told["limits"] == {"generate": "5/1s", "embed": "1/1s", "classify": "7/1s"}
 
 
 def test_an_org_without_an_admin_is_given_one(up: Up) -> None:

@@ -1,0 +1,351 @@
+"""The access rules over HTTP, each row by its name: two modes, full access, suspension."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.test_api_accounts import RIVER, Caller, Up, going_up, until
+from millpond.domain.account import CHECKLIST, GUIDELINES_VERSION
+from millpond.producer.api.guidelines import GUIDELINES
+
+ROOT = Path(__file__).parent.parent.parent
+EMBED = {"endpoint": "embed", "text": "x"}
+CLASSIFY = {
+    "endpoint": "classify",
+    "text": "good",
+    "examples": [{"text": t, "label": w} for t, w in (("good", "yes"), ("bad", "no")) * 2],
+}
+FORM = {
+    "use_case": "sort our mail",
+    "risks": "it may sort wrongly",
+    "commitment": True,
+    "guidelines": GUIDELINES_VERSION,
+}
+TICKED = dict.fromkeys(CHECKLIST, True)
+#: Too few characters for any call of generate.
+NOTHING = 1
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Up]:
+    with going_up() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def formal(up: Up) -> Caller:
+    """An org that has not applied."""
+    return up.org("formal")
+
+
+def submit(caller: Caller, *jobs: Any) -> list[str]:
+    told = caller.ok("POST", "/v1/jobs", list(jobs))["data"]
+    return [one["id"] for one in told]
+
+
+def job(caller: Caller, id: str, wait_s: int = 0) -> Any:
+    return caller.ok("GET", f"/v1/jobs/{id}?wait={wait_s}")
+
+
+def waits_for(caller: Caller, id: str) -> str:
+    """What a job waits for; '' if it does not wait."""
+    reason = job(caller, id)["reason"]
+    return reason["why"] if reason else ""
+
+
+def apply_and_approve(up: Up, caller: Caller, org: str) -> Any:
+    number = caller.ok("POST", "/v1/access/application", FORM)["number"]
+    approval = {"checklist": TICKED, "why": "fine"}
+    return up.operator.ok("POST", f"/v1/access/{org}/{number}/approve", approval)
+
+
+# ---- two access modes, per organisation
+
+
+def test_every_new_org_is_limited_by_the_rules_rates_and_quota(up: Up) -> None:
+    org = up.org("new")
+    assert org.ok("GET", "/v1/access")["mode"] == "limited"
+    assert up.operator.ok("GET", "/v1/orgs/new")["limits"] == {
+        "generate": "60/60s,50000/1d",
+        "embed": "500/60s,100000/1d",
+        "classify": "500/60s,100000/1d",
+    }
+    assert org.ok("GET", "/v1/orgs/me")["quota"] == 500_000
+
+
+def test_a_limited_org_asks_all_three_endpoints(up: Up) -> None:
+    org = up.org("three")
+    for id in submit(org, RIVER, EMBED, CLASSIFY):
+        assert job(org, id, 20)["state"] == "succeeded"
+
+
+def test_which_models_there_are_depends_on_the_mode(up: Up) -> None:
+    org = up.org("models")
+    nightly = {**RIVER, "model": "command-nightly"}
+    refused = org("POST", "/v1/jobs", nightly)
+    assert (refused.status, refused.pointers) == (422, ["/model"])
+    assert "command-nightly" not in [one["id"] for one in org.ok("GET", "/v1/models")["data"]]
+
+    apply_and_approve(up, org, "models")
+
+    until(lambda: org("POST", "/v1/jobs", nightly).status == 202, 2)
+    assert "command-nightly" in [one["id"] for one in org.ok("GET", "/v1/models")["data"]]
+
+
+def test_a_fine_tuned_model_may_be_asked_by_its_own_org_alone(up: Up) -> None:
+    org, other = up.org("tuners"), up.org("strangers")
+    org.ok("POST", "/v1/models", {"id": "tuners-ft", "base": "command"})
+    mine = {**RIVER, "model": "tuners-ft"}
+
+    assert org("POST", "/v1/jobs", mine).status == 202
+    refused = other("POST", "/v1/jobs", mine)
+    assert (refused.status, refused.pointers) == (422, ["/model"])
+
+
+# ---- counting
+
+
+def test_characters_are_summed_over_all_users_of_the_org(up: Up) -> None:
+    org = up.org("sum")
+    other = up.user(org, "second")
+    used = 0
+    for caller in (org, other):
+        [id] = submit(caller, RIVER)
+        told = job(caller, id, 20)["result"]["characters"]
+        used += told["input"] + told["output"]
+    assert org.ok("GET", "/v1/orgs/me")["used"] == used > 0
+
+
+def test_a_spent_quota_stops_generate_and_nothing_else(up: Up) -> None:
+    org = up.org("spent", quota=NOTHING)
+    other = up.user(org, "second")
+    generate, embed, classify = submit(org, RIVER, EMBED, CLASSIFY)
+    [theirs] = submit(other, RIVER)
+
+    assert job(org, embed, 20)["state"] == "succeeded"
+    assert job(org, classify, 20)["state"] == "succeeded"
+    assert {waits_for(org, id) for id in (generate, theirs)} == {"quota"}
+    for path in ("/v1/orgs/me", "/v1/limits", "/v1/usage", "/v1/access", "/v1/jobs"):
+        assert other("GET", path).status == 200
+
+
+def test_rates_are_one_sum_over_all_users_of_an_endpoint(up: Up) -> None:
+    org = up.org("rates", limits={"embed": "2/60s"})
+    other = up.user(org, "second")
+    first, second = submit(org, EMBED), submit(other, EMBED)
+    for id in first + second:
+        assert job(org, id, 20)["state"] == "succeeded"
+
+    # Each call of these goes alone: it has several texts.
+    [third] = submit(other, {"endpoint": "embed", "inputs": ["x", "y"]})
+
+    until(lambda: waits_for(other, third) == "limit")
+    assert job(org, submit(org, CLASSIFY)[0], 20)["state"] == "succeeded"
+
+
+def test_the_endpoint_is_there_again_as_soon_as_the_window_has_room(up: Up) -> None:
+    org = up.org("window", limits={"generate": "1/2s"})
+    began = time.monotonic()
+    for id in submit(org, RIVER, RIVER):
+        assert job(org, id, 20)["state"] == "succeeded"
+    assert 2 <= time.monotonic() - began < 8
+
+
+# ---- getting full access
+
+
+def test_approval_lifts_limits_and_quota_and_releases_what_waited(up: Up) -> None:
+    org = up.org("grown", quota=NOTHING)
+    waiting = submit(org, RIVER, RIVER)
+    until(lambda: waits_for(org, waiting[0]) == "quota")
+
+    approved = apply_and_approve(up, org, "grown")
+
+    assert (approved["stage"], approved["decision"]["checklist"]) == ("approved", TICKED)
+    for id in waiting:
+        assert job(org, id, 10)["state"] == "succeeded"
+    told = org.ok("GET", "/v1/limits")["endpoints"]["generate"]["limits"]
+    assert [one["amount"] for one in told] == [10_000]
+    me = org.ok("GET", "/v1/orgs/me")
+    assert (me["mode"], me["quota"]) == ("full", None)
+    until(lambda: org("GET", "/v1/users/me").headers["Millpond-Access"] == "full", 1.5)
+    again = org("POST", "/v1/access/application", FORM)
+    assert (again.status, again.json["code"]) == (409, "has_full_access")
+
+
+def test_a_reviewer_asks_back_rejects_and_the_org_may_apply_again(up: Up) -> None:
+    org = up.org("asked")
+    member = up.user(org, "writer")
+    assert member.ok("POST", "/v1/access/application", FORM)["stage"] == "open"
+    desk = up.operator.ok("GET", "/v1/access/desk?limit=1000")["data"]
+    assert [one["number"] for one in desk if one["org"] == "asked"] == [1]
+    waiting = member("POST", "/v1/access/application", {**FORM, "risks": "others"})
+    assert (waiting.status, waiting.json["code"]) == (409, "already_applied")
+    early = member("POST", "/v1/access/application/answer", {"text": "so"})
+    assert (early.status, early.json["code"]) == (409, "wrong_stage")
+
+    review = "/v1/access/asked/1"
+    up.operator.ok("POST", f"{review}/ask", {"question": "Whose mail?"})
+    asked = up.operator.ok("GET", "/v1/access/desk?stage=asked")["data"]
+    assert [one["org"] for one in asked] == ["asked"]
+    decided = up.operator("POST", f"{review}/approve", {"checklist": TICKED, "why": "fine"})
+    assert (decided.status, decided.json["code"]) == (409, "wrong_stage")
+    talk = member.ok("POST", "/v1/access/application/answer", {"text": "Ours."})["talk"]
+    assert [(one["how"], one["text"]) for one in talk] == [
+        ("ask", "Whose mail?"),
+        ("answer", "Ours."),
+    ]
+    up.operator.ok("POST", f"{review}/reject", {"why": "too vague", "checklist": {}})
+
+    access = member.ok("GET", "/v1/access")
+    assert (access["mode"], access["application"]["stage"]) == ("limited", "rejected")
+    assert access["application"]["decision"]["why"] == "too vague"
+    assert access["application"]["decision"]["checklist"] is None
+    assert member.ok("POST", "/v1/access/application", FORM)["number"] == 2
+    withdrawn = member.ok("POST", "/v1/access/application/withdraw", {"why": "not yet"})
+    assert withdrawn["stage"] == "withdrawn"
+    assert [one["number"] for one in member.ok("GET", "/v1/access")["history"]] == [1]
+
+
+def test_an_approval_needs_every_item_of_the_checklist_and_a_reason(up: Up) -> None:
+    org = up.org("checked")
+    org.ok("POST", "/v1/access/application", FORM)
+    for body, pointer in (
+        ({"checklist": {**TICKED, CHECKLIST[0]: False}, "why": "fine"}, "/checklist"),
+        ({"checklist": TICKED}, "/why"),
+        ({"checklist": {"A b": True}, "why": "fine"}, "/checklist"),
+        ({"checklist": TICKED, "why": "fine", "limits": {"embed": "x"}}, "/limits/embed"),
+    ):
+        answer = up.operator("POST", "/v1/access/checked/1/approve", body)
+        assert (answer.status, answer.pointers) == (422, [pointer])
+    assert org.ok("GET", "/v1/access")["application"]["stage"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("changed", "pointer"),
+    [
+        ({"commitment": False}, "/commitment"),
+        ({"use_case": ""}, "/use_case"),
+        ({"risks": " "}, "/risks"),
+        ({"risks": "x" * 4_001}, "/risks"),
+        ({"guidelines": "2020-01"}, "/guidelines"),
+        ({"org": "demo"}, "/org"),
+    ],
+)
+def test_the_form_is_whole_or_it_is_no_application(
+    formal: Caller, changed: Any, pointer: str
+) -> None:
+    answer = formal("POST", "/v1/access/application", {**FORM, **changed})
+    assert (answer.status, answer.pointers) == (422, [pointer])
+
+
+def test_guidelines_are_accepted_by_themselves_in_their_present_version(up: Up) -> None:
+    org = up.org("reader")
+    old = org("POST", "/v1/access/guidelines", {"version": "2020-01"})
+    assert (old.status, old.pointers) == (422, ["/version"])
+    told = org.ok("POST", "/v1/access/guidelines", {"version": GUIDELINES_VERSION})
+    assert (told["accepted"], told["accepted_by"]) == (GUIDELINES_VERSION, "admin")
+    access = org.ok("GET", "/v1/access")
+    assert (access["application"], access["text"]) == (None, list(GUIDELINES))
+    none = org("POST", "/v1/access/application/withdraw")
+    assert none.status == 404
+
+
+# ---- back to limited, suspension
+
+
+def test_back_in_limited_mode_what_was_used_counts_again(up: Up) -> None:
+    org = up.org("back")
+    apply_and_approve(up, org, "back")
+    job(org, submit(org, RIVER)[0], 20)
+    used = org.ok("GET", "/v1/orgs/me")["used"]
+    assert used > 0
+
+    told = up.operator.ok("POST", "/v1/orgs/back/to-limited", {"why": "unpaid", "quota": used})
+
+    assert (told["mode"], told["quota"], told["used"]) == ("limited", used, used)
+    assert told["limits"]["generate"] == "60/60s,50000/1d"
+    [id] = submit(org, RIVER)
+    until(lambda: waits_for(org, id) == "quota")
+    # The org may apply again, and what waits goes once more.
+    apply_and_approve(up, org, "back")
+    assert job(org, id, 10)["state"] == "succeeded"
+
+
+def test_a_suspension_stops_releases_within_a_second_and_loses_nothing(up: Up) -> None:
+    org = up.org("stopped", limits={"generate": "5/1s"})
+    ids = submit(org, *[RIVER] * 25)
+    until(lambda: _released(org, ids) >= 3)
+
+    up.operator.ok("POST", "/v1/orgs/stopped/suspend", {"why": "abuse"})
+    time.sleep(1)
+    released = _released(org, ids)
+    refused = org("POST", "/v1/jobs", RIVER)
+    assert (refused.status, refused.json["code"]) == (403, "suspended")
+    time.sleep(1)
+    assert _released(org, ids) == released < len(ids)
+    assert org.ok("GET", "/v1/orgs/me")["suspended"] is True
+
+    up.operator.ok("POST", "/v1/orgs/stopped/lift", {"why": "settled"})
+
+    until(lambda: _released(org, ids) == len(ids))
+    assert {job(org, id, 10)["state"] for id in ids} == {"succeeded"}
+    why = [row["why"] for row in up.operator.ok("GET", "/v1/orgs/stopped/audit")["data"]]
+    assert why[:2] == ["settled", "abuse"]
+
+
+def test_an_approval_does_not_lift_a_suspension(up: Up) -> None:
+    org = up.org("both")
+    org.ok("POST", "/v1/access/application", FORM)
+    up.operator.ok("POST", "/v1/orgs/both/suspend", {"why": "abuse"})
+    up.operator.ok("POST", "/v1/access/both/1/approve", {"checklist": TICKED, "why": "fine"})
+    me = org.ok("GET", "/v1/orgs/me")
+    assert (me["mode"], me["suspended"]) == ("full", True)
+    assert org("POST", "/v1/jobs", RIVER).status == 403
+
+
+def _released(org: Caller, ids: list[str]) -> int:
+    """How many of these jobs wait no more."""
+    queued = org.ok("GET", "/v1/jobs?state=queued&limit=1000")["data"]
+    return len(ids) - len(queued)
+
+
+# ---- the page
+
+
+def test_the_page_asks_for_nothing_from_elsewhere_and_holds_no_script(up: Up) -> None:
+    anybody = up.caller(None)
+    page = anybody("GET", "/playground/access")
+    text = page.body.decode()
+    assert page.status == 200
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; ")
+    assert "unsafe" not in policy
+    assert not re.search(r"https?://|\son\w+=|style=|<style|<script(?! type=\"module\" src=)", text)
+    assert 'id="key" type="password"' in text
+    assert "<noscript>" in text
+    for path in re.findall(r'(?:src|href)="([^"]*)"', text):
+        assert anybody("GET", f"/playground/{path}").status == 200
+
+    script = anybody("GET", "/playground/access.js")
+    assert script.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    told = script.body.decode()
+    assert not re.search(r"https?://|innerHTML|eval|localStorage|sessionStorage|cookie", told)
+    # What the script takes by its id is on the page.
+    assert {f'id="{id}"' for id in re.findall(r'at\("(\w+)"\)', told)} <= set(
+        re.findall(r'id="\w+"', text)
+    )
+
+
+def test_the_guidelines_are_the_same_wherever_they_stand(up: Up) -> None:
+    page = up.caller(None)("GET", "/playground/access").body.decode()
+    document = (ROOT / "docs" / "guidelines.md").read_text()
+    assert f"Version **{GUIDELINES_VERSION}**" in document
+    assert re.findall(r"^\d+\. (.*)$", document, re.MULTILINE) == list(GUIDELINES)
+    assert re.findall(r"<li>(.*)</li>", page) == list(GUIDELINES)
+    assert GUIDELINES_VERSION in page
