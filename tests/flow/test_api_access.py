@@ -1,6 +1,9 @@
 """The access rules over HTTP, each row by its name: two modes, full access, suspension."""
 
+import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,6 +343,65 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_holds_no_script(up: Up) ->
     assert {f'id="{id}"' for id in re.findall(r'at\("(\w+)"\)', told)} <= set(
         re.findall(r'id="\w+"', text)
     )
+
+
+#: A page's elements, as far as the script knows them: each form is sent as a person would.
+BROWSER = """
+const [page, key] = process.argv.slice(1);
+const elements = new Map();
+const element = (id) => ({
+  id, value: "", textContent: "", hidden: id !== "who", checked: false, children: [], sent: null,
+  addEventListener(_, listener) { this.sent = listener; },
+  replaceChildren(...children) { this.children = children; },
+});
+globalThis.document = {
+  getElementById(id) {
+    if (!elements.has(id)) elements.set(id, element(id));
+    return elements.get(id);
+  },
+  createElement: () => element(""),
+};
+const ask = globalThis.fetch;
+globalThis.fetch = (path, options) => ask(new URL(path, page), options);
+const at = (id) => document.getElementById(id);
+const send = async (id) => {
+  await at(id).sent({ preventDefault() {}, submitter: {} });
+  const shown = ["application", "answer", "withdraw"].filter((one) => !at(one).hidden);
+  console.log(JSON.stringify([at("told").textContent, at("stage").textContent, shown]));
+};
+const script = await (await ask(new URL("access.js", page))).text();
+await import("data:text/javascript," + encodeURIComponent(script));
+at("key").value = key;
+await send("who");
+at("use_case").value = "mail";
+await send("application");
+at("risks").value = "some";
+at("commitment").checked = true;
+await send("application");
+await send("withdraw");
+at("key").value = "wrong";
+await send("who");
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_script_of_the_page_shows_the_state_and_sends_the_forms(up: Up) -> None:
+    key = up.org("browser").key
+    assert key is not None
+    told = subprocess.run(
+        ["node", "--input-type=module", "-e", BROWSER, f"{up.url}/playground/access", key],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    first, incomplete, applied, withdrawn, wrong = map(json.loads, told.stdout.splitlines())
+    assert first == ["", "none", ["application"]]
+    assert "/risks: " in incomplete[0]
+    assert "/commitment: " in incomplete[0]
+    assert applied == ["Sent. A reviewer will look at it.", "open", ["withdraw"]]
+    assert withdrawn == ["Withdrawn.", "withdrawn", ["application"]]
+    assert wrong[0].startswith("Send a key that holds")
 
 
 def test_the_guidelines_are_the_same_wherever_they_stand(up: Up) -> None:
