@@ -9,7 +9,15 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
@@ -244,7 +252,9 @@ class Client:
         """Wait until a job has ended: `.answer()` is its answer. Raises JobTimeout."""
         return self._do(lambda client: client.wait(job, timeout=timeout))
 
-    def results(self, jobs: Iterable[JobT], *, polls: int = POLLS) -> Iterator[Result[JobT]]:
+    def results(
+        self, jobs: Iterable[JobT], *, polls: int = POLLS
+    ) -> Generator[Result[JobT], None, None]:
         """Jobs that were submitted, each once, as they end."""
         known = list(jobs)
         return self._iterate(lambda client: client.results(known, polls=polls))
@@ -261,7 +271,7 @@ class Client:
         polls: int = POLLS,
         timeout: float | None = None,
         **options: Unpack[JobOptions],
-    ) -> Iterator[Result[T]]:
+    ) -> Generator[Result[T], None, None]:
         """Any number of items through an endpoint: a result for each, as they end, or `ordered`
         as they came. The items are read in the thread that asks for the results, while it asks."""
         lent: _Lent[T] = _Lent(iter(items))
@@ -294,7 +304,7 @@ class Client:
         """Models that the org may use."""
         return self._do(lambda client: client.models())
 
-    def events(self, last_event_id: str | None = None) -> Iterator[Event]:
+    def events(self, last_event_id: str | None = None) -> Generator[Event, None, None]:
         """What happens to the org's jobs and quota, from now on, or from after an event."""
         return self._iterate(lambda client: client.events(last_event_id))
 
@@ -311,7 +321,7 @@ class Client:
         self,
         call: Callable[[AsyncClient], AsyncIterator[T]],
         lent: "_Lent[Any] | None" = None,
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         engine = self._running()
         # What the loop has for this thread: a step to take, which gives a result or None.
         box: queue.SimpleQueue[Callable[[], tuple[bool, T | None] | None]] = queue.SimpleQueue()
@@ -371,7 +381,7 @@ class BlockingJobs:
         user: str | None = None,
         search: str | None = None,
         page: int = 100,
-    ) -> Iterator[Job]:
+    ) -> Generator[Job, None, None]:
         """The org's jobs, the latest first; all filters must fit. `page`: so many a request."""
         return self._client._iterate(
             lambda client: client.jobs.list(

@@ -9,7 +9,15 @@ async with AsyncClient() as client:                    # MILLPOND_URL, MILLPOND_
 import asyncio
 import math
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, cast, overload
@@ -226,7 +234,7 @@ class AsyncClient:
 
     async def results(
         self, jobs: Iterable[JobT] | AsyncIterable[JobT], *, polls: int = POLLS
-    ) -> AsyncIterator[Result[JobT]]:
+    ) -> AsyncGenerator[Result[JobT], None]:
         """Jobs that were submitted, each once, as they end. `polls`: requests at a time."""
         if isinstance(jobs, AsyncIterable):
             jobs = [job async for job in jobs]
@@ -249,7 +257,7 @@ class AsyncClient:
         polls: int = POLLS,
         timeout: float | None = None,
         **options: Unpack[JobOptions],
-    ) -> AsyncIterator[Result[T]]:
+    ) -> AsyncGenerator[Result[T], None]:
         """Any number of items through an endpoint: a result for each, as they end, or `ordered`
         as they came. An item is a text, several, or a job; `text` makes that of other items.
 
@@ -298,7 +306,7 @@ class AsyncClient:
         told = await self._get("/v1/models")
         return self._parsed(lambda told: [Model.of(one) for one in told["data"]], told)
 
-    async def events(self, last_event_id: str | None = None) -> AsyncIterator[Event]:
+    async def events(self, last_event_id: str | None = None) -> AsyncGenerator[Event, None]:
         """What happens to the org's jobs and quota, from now on, or from after an event.
 
         It comes again by itself. An event of kind `reset` says that events were missed. Raises
@@ -494,7 +502,7 @@ class Jobs:
         user: str | None = None,
         search: str | None = None,
         page: int = 100,
-    ) -> AsyncIterator[Job]:
+    ) -> AsyncGenerator[Job, None]:
         """The org's jobs, the latest first; all filters must fit. `page`: so many a request."""
         asked = {"state": state, "endpoint": endpoint, "class": class_, "user": user}
         query = _query(**asked, search=search, limit=page)
