@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from conftest import TestTime
 from millpond.domain.call import Claimed
 from millpond.store.store import Reserve, Row, Store
-from store.pond import Pond, job_ids
+from store.pond import PREFIX, Pond, job_ids
 
 LANE = "l:acme.generate"
 WIDE = "10000/60s"
@@ -178,6 +178,23 @@ async def test_the_bound_does_not_become_smaller_again(pond: Pond) -> None:
     await answers(pond, 850, 700, *[150] * 30)
 
     assert await reserved(pond) == 1_000
+
+
+async def test_what_waits_under_a_bound_that_was_lost_with_its_lane_needs_no_more_than_it_says(
+    pond: Pond,
+) -> None:
+    await pond.open(WIDE)
+    await answers(pond, 850)
+    await pond.change(quota=850 + 700)
+    await pond.accept("parked", need=600)
+    await pond.beat()
+    assert (await pond.release())[0] == 0  # with the margin it may use a thousand
+
+    await pond.command("DEL", f"{PREFIX}{LANE}")
+    await pond.open(WIDE, quota=850 + 700)
+    await pond.store.promote(200)
+
+    assert await pond.line() == ["parked"]
 
 
 async def test_the_sum_of_what_answers_went_over_is_kept(pond: Pond) -> None:

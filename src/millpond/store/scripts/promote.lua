@@ -22,16 +22,14 @@ local function bring(flow, jobs)
 end
 
 -- Parked jobs that the quota has room for. What they need is looked at anew: answers may have taught us since
--- that it is less (p99), or more.
+-- that it is less (p99), or more; and a lane that was lost has forgotten it.
 local function fitting_jobs(f, org, lane)
-  local parked = n < most and redis.call('ZRANGE', f .. ':parked', 0, most - n - 1, 'WITHSCORES') or {}
+  local parked = n < most and redis.call('ZRANGE', f .. ':parked', 0, most - n - 1) or {}
   if #parked == 0 then return {} end
   local reserve = redis.call('HGET', P .. 'o:' .. org, 'reserve')
   local scale = scale_of(reserve, unpack(redis.call('HMGET', P .. 'l:' .. lane, 'bound', 'p99', 'answers')))
   local left, fitting = quota_left(org), {}
-  for i = 1, #parked, 2 do
-    local job = parked[i]
-    if reserve ~= 'p99' and tonumber(parked[i + 1]) > left then break end   -- it needs no less than it did
+  for _, job in ipairs(parked) do
     local may_use, base = string.match(redis.call('HGET', P .. 'j:' .. job, 'entry') or '', '^(%d+)|[^|]+|%d+|(%d+)|')
     local need = may_use and scaled(scale, tonumber(may_use), tonumber(base)) or 0
     if need > left then
