@@ -288,7 +288,7 @@ class AccessRoutes:
         return application_shape(await self._access.application(org, number), self._wall())
 
     def _wall(self) -> Wall:
-        return Wall(self._store.gateway.now_ms, time.time())
+        return Wall(self._store.gateway.logical_ms(), time.time())
 
 
 def _refuse_other_guidelines(version: str, pointer: str) -> None:

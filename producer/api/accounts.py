@@ -585,7 +585,7 @@ class Accounts:
         if user != who.user:
             _refuse_members(call)
             await self._directory.user(who.org, user)
-        now_ms, wall = self._store.gateway.now_ms, self._wall()
+        now_ms, wall = self._store.gateway.logical_ms(), self._wall()
         found = await self._api_keys.of(who.org, user)
         return Page[KeyShape](data=[key_shape(one, now_ms, wall) for one in found])
 
@@ -650,7 +650,7 @@ class Accounts:
         return Reply(status=204)
 
     def _wall(self) -> Wall:
-        return Wall(self._store.gateway.now_ms, time.time())
+        return Wall(self._store.gateway.logical_ms(), time.time())
 
 
 def _refuse_members(call: Call) -> None:

@@ -229,7 +229,7 @@ class Jobs:
         return standing(seen, await self._lanes.holds(seen.lane_id), wall_s=wall_s)
 
     def _wall(self) -> "Wall":
-        return Wall(self._store.gateway.now_ms, time.time())
+        return Wall(self._store.gateway.logical_ms(), time.time())
 
 
 class Wall:

@@ -126,7 +126,7 @@ class Look:
 
     async def get_usage(self, call: Call) -> Usage:
         query, org = call.query, call.caller.org
-        today = self._store.gateway.now_ms // 86_400_000
+        today = self._store.gateway.logical_ms() // 86_400_000
         rows = [
             row
             for day in range(today, today - query.days, -1)
@@ -201,7 +201,7 @@ class Look:
         told: dict[str, Any] = dict(row.fields)
         kind = told.pop("event")
         at_ms = int(told.pop("at"))
-        behind_ms = self._store.gateway.now_ms - at_ms
+        behind_ms = self._store.gateway.logical_ms() - at_ms
         told = {name: int(value) if value.isdigit() else value for name, value in told.items()}
         told["at"] = rfc3339(time.time() - behind_ms / 1_000)
         return Event(orjson.dumps(told).decode(), id=row.id, event=kind)

@@ -627,7 +627,7 @@ class Operators:
 
     async def _operators(self) -> list[KeyShape]:
         found = await self._api_keys.operators()
-        now_ms, wall = self._store.gateway.now_ms, self._wall()
+        now_ms, wall = self._store.gateway.logical_ms(), self._wall()
         return [key_shape(one, now_ms, wall) for one in found]
 
     # ------------------------------------------------------------ terms
@@ -655,7 +655,7 @@ class Operators:
         return OrgTerms(**shape.model_dump(), limits=limits, weights=weights)
 
     def _wall(self) -> Wall:
-        return Wall(self._store.gateway.now_ms, time.time())
+        return Wall(self._store.gateway.logical_ms(), time.time())
 
 
 def _name(who: Identity) -> str:

@@ -157,6 +157,10 @@ class Gateway:
         """The caller's own clock, which vouches for the logical one."""
         return self._time.monotonic_ms()
 
+    def logical_ms(self) -> int:
+        """Logical time as it is about now: that of the last reply, and what has passed since."""
+        return self.now_ms + int(self._time.monotonic_ms() - self._replied_ms)
+
     async def hello(self) -> None:
         """Must come first: brings the logical clock up to date if nobody else keeps it."""
         token = ""
