@@ -33,6 +33,7 @@ from millpond.producer.http.problems import Faults, Problem, Wrong, invalid
 from millpond.producer.http.rim import Meters
 from millpond.producer.http.table import Route
 from millpond.producer.intake import BadJob, Intake, Known
+from millpond.producer.meters import StoreMeters
 from millpond.producer.waiting import Waiting
 from millpond.providers.catalogue import read_catalogue
 from millpond.providers.profile import PROFILES, ProviderName, adapter
@@ -96,6 +97,7 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         log.info("producer_started", **told)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(waiting.run_until(stop), name="waiting")
+            tasks.create_task(service.meters.run_until(stop), name="meters")
             await stop.wait()
 
 
@@ -118,6 +120,7 @@ class Service:
         self._checker = KeyChecker(self._api_keys)
         self._states = OrgStates(store)
         self._meters = Meters()
+        self.meters = StoreMeters(store, self._meters.registry)
 
     def user_routes(self) -> list[Route]:
         store, known = self._store, self._known

@@ -25,6 +25,7 @@ class Waiting:
     def __init__(self, singles: Singles) -> None:
         self._singles = singles
         self._waiters: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._over = False
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Listen. After a time without the server whoever waits is looked for anew."""
@@ -46,11 +47,14 @@ class Waiting:
                 continue
             for job in ended:
                 self._tell(job)
+        self._over = True
         for job in list(self._waiters):
             self._tell(job)
 
     async def wait(self, job: str, seconds: float) -> None:
-        """Until the job has ended, or so long. It may have ended before: look first, wait, look."""
+        """Until the job has ended, or so long, or we stop."""
+        if self._over:
+            return
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[job].add(told)
         try:

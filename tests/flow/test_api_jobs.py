@@ -272,6 +272,21 @@ async def test_usage_and_limits_and_models_are_told(up: Up) -> None:
     assert "command-nightly" not in {model["id"] for model in models["data"]}
 
 
+async def test_metrics_tell_of_jobs_and_of_the_scheduler(up: Up) -> None:
+    await up.answered(RIVER)
+    told = ""
+    async with asyncio.timeout(15), up.session() as session:
+        while 'outcome="succeeded"' not in told:
+            await asyncio.sleep(0.5)
+            async with session.get("/metrics") as reply:
+                told = await reply.text()
+
+    assert 'millpond_jobs_enqueued_total{endpoint="generate"}' in told
+    assert "millpond_scheduler_lag_seconds" in told
+    assert 'millpond_build_info{version="' in told
+    assert "millpond_http_request_duration_seconds_bucket{" in told
+
+
 async def test_events_are_followed_and_gone_on_with(up: Up) -> None:
     async with up.session() as session, session.get("/v1/events") as stream:
         job = await up.answered(RIVER)

@@ -176,3 +176,8 @@ def desk(partition: str, stage: str) -> str:
 def usage(partition: str, org: str, day: int) -> str:
     """What an org's single jobs used on a day, by what and whom."""
     return f"{prefix(partition)}o:{org}:use:{day}"
+
+
+def counts(partition: str) -> str:
+    """How many single jobs were submitted and ended, since ever, by state and endpoint."""
+    return f"{prefix(partition)}counts"

@@ -154,6 +154,15 @@ class Kept:
     answer: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """`jobs`: by state, or "submitted", and endpoint. `waiting_bytes`: of those that have not ended."""
+
+    jobs: Mapping[tuple[str, str], int]
+    waiting_bytes: int
+    orgs: int
+
+
 class Singles:
     """The single jobs of one partition."""
 
@@ -330,6 +339,20 @@ class Singles:
         key = keys.records(self.gateway.partition, org, "events")
         found = await self._read(self.gateway.redis.xrange(key, event, event, count=1))
         return bool(found)
+
+    async def counts(self) -> Counts:
+        """How many single jobs of all orgs came and ended, and what waits."""
+        partition = self.gateway.partition
+        pipe = self.gateway.redis.pipeline(transaction=False)
+        pipe.hgetall(keys.counts(partition))
+        pipe.hget(keys.partition(partition), "bytes")
+        pipe.scard(keys.orgs(partition))
+        found, waiting, orgs = await self._read(pipe.execute())
+        jobs = {}
+        for name, count in found.items():
+            state, endpoint = name.decode().split("|", 1)
+            jobs[state, endpoint] = int(count)
+        return Counts(jobs, int(waiting or 0), int(orgs))
 
     async def last_done(self) -> str:
         """The place in the stream of jobs that have ended, as it is now."""

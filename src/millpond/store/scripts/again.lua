@@ -31,6 +31,7 @@ redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', e
   'tag', tag or '', 'again_of', job)
 redis.call('SET', P .. 'y:' .. new, payload)
 join(new, org, #payload)
+redis.call('HINCRBY', P .. 'counts', 'submitted|' .. string.match(tag or '', '^[^|]*'), 1)
 redis.call('RPUSH', f .. ':q', entry)
 redis.call('HINCRBY', f, 'open', 1)
 redis.call('HINCRBY', f, 'held', 1)

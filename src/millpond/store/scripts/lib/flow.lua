@@ -85,7 +85,10 @@ local function keep(flow, job, state, body, org, size, tag, erased)
     if state == 'succeeded' then redis.call('DEL', P .. 'y:' .. job) end
     redis.call('ZADD', P .. 'ended', now, job)
   end
-  if tag and state == 'succeeded' then note_usage(org, tag, 'jobs', 1) end
+  if tag then
+    if state == 'succeeded' then note_usage(org, tag, 'jobs', 1) end
+    redis.call('HINCRBY', P .. 'counts', state .. '|' .. string.match(tag, '^[^|]*'), 1)
+  end
   redis.call('HINCRBY', o, 'bytes', -size)
   redis.call('HINCRBY', M, 'bytes', -size)
   redis.call('XADD', P .. 'done', 'MAXLEN', '~', DONE_MOST, '*', 'job', job)
