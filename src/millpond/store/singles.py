@@ -156,7 +156,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """`jobs`: by state, or "submitted", and endpoint. `waiting_bytes`: of those that have not ended."""
+    """`jobs`: by state, or "submitted", and endpoint. `waiting_bytes`: of those not ended."""
 
     jobs: Mapping[tuple[str, str], int]
     waiting_bytes: int
