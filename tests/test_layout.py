@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "millpond"
 #: From the top down. A module may import its own part and any layer below, nothing beside or above.
 LAYERS: list[set[str]] = [
     {"cli"},
-    {"cli_operate", "cli_keys", "cli_models", "cli_jobs"},
+    {"cli_operate", "cli_keys", "cli_models", "cli_jobs", "cli_bootstrap"},
     {"cli_asked"},
     {"cli_serve"},
     {"cli_values", "cli_do"},

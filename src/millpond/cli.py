@@ -13,6 +13,7 @@ import typer
 
 from millpond import __version__
 from millpond import cli_values as values
+from millpond.cli_bootstrap import app as bootstrap
 from millpond.cli_do import do
 from millpond.cli_jobs import app as jobs
 from millpond.cli_keys import app as keys
@@ -38,6 +39,7 @@ app.add_typer(local_model, name="local-model")
 for operators in (operate, keys, models, jobs):
     app.add_typer(operators)
 app.add_typer(servers)
+app.add_typer(bootstrap)
 
 
 class Format(StrEnum):
