@@ -18,7 +18,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
@@ -42,6 +42,7 @@ from millpond.client.watch import POLLS
 
 T = TypeVar("T")
 _CLOSE_S = 5.0
+_CLOSED_MEANWHILE = "this client was closed while somebody waited"
 
 
 class Client:
@@ -313,6 +314,8 @@ class Client:
         future = engine.start(call)
         try:
             return future.result()
+        except CancelledError:
+            raise ClientError(_CLOSED_MEANWHILE) from None
         except BaseException:
             future.cancel()  # whoever waited was interrupted
             raise
@@ -329,7 +332,9 @@ class Client:
             lent.box = box
 
         async def begin(client: AsyncClient) -> AsyncIterator[T]:
-            return call(client)
+            iterator = call(client)
+            engine.iterators.add(iterator)
+            return iterator
 
         iterator = engine.start(begin).result()
         step: Future[tuple[bool, T | None]] | None = None
@@ -339,7 +344,10 @@ class Client:
                 step.add_done_callback(lambda done: box.put(done.result))
                 told = None
                 while told is None:  # as long as it asks for items
-                    told = box.get()()
+                    try:
+                        told = box.get()()
+                    except CancelledError:
+                        raise ClientError(_CLOSED_MEANWHILE) from None
                 more, value = told
                 if not more:
                     return
@@ -415,6 +423,7 @@ class _Engine:
     def __init__(self, make: Callable[[], AsyncClient]) -> None:
         self.pid = os.getpid()
         self._client = make()
+        self.iterators: set[AsyncIterator[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self.thread = threading.Thread(
             target=_run, args=(self._loop,), name="millpond-client", daemon=True
@@ -422,37 +431,44 @@ class _Engine:
         self.thread.start()
 
     def start(self, call: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> "Future[T]":
+        coroutine = call(self._client)
         try:
-            return asyncio.run_coroutine_threadsafe(call(self._client), self._loop)
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:
+            coroutine.close()
             raise ClientError("this client was closed: make a new one") from None
 
     def finish(self, iterator: AsyncIterator[Any]) -> None:
         """Close an iterator that nobody asks any more."""
-        close = getattr(iterator, "aclose", None)
-        if close is None or self._loop.is_closed() or self.pid != os.getpid():
+        if self._loop.is_closed() or self.pid != os.getpid():
             return
-
-        async def closing() -> None:
-            # The step that was cancelled may not have ended yet.
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(_CLOSE_S):
-                    while True:
-                        try:
-                            await close()
-                            return
-                        except RuntimeError:
-                            await asyncio.sleep(0.01)
-
-        future = asyncio.run_coroutine_threadsafe(closing(), self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(self._finish(iterator), self._loop)
+        except RuntimeError:
+            return  # it was closed just now
         if threading.current_thread() is not self.thread:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, CancelledError):
                 future.result(_CLOSE_S)
+
+    async def _finish(self, iterator: AsyncIterator[Any]) -> None:
+        self.iterators.discard(iterator)
+        close = getattr(iterator, "aclose", None)
+        if close is None:
+            return
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_CLOSE_S / 2):
+                while True:
+                    try:
+                        await close()
+                        return
+                    except RuntimeError:  # the step that was cancelled has not ended yet
+                        await asyncio.sleep(0.01)
 
     def close(self) -> None:
         if self.pid != os.getpid() or self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        with contextlib.suppress(RuntimeError):  # it was closed just now
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         if threading.current_thread() is not self.thread:
             self.thread.join(_CLOSE_S)
 
@@ -464,6 +480,9 @@ class _Engine:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_S / 2):
                 await asyncio.gather(*others, return_exceptions=True)
+        # From the outermost in: those inside are closed by them.
+        for iterator in list(self.iterators):
+            await self._finish(iterator)
         await self._client.close()
         await loop.shutdown_asyncgens()
         loop.stop()
@@ -519,5 +538,10 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        # What another thread began while it ended must not leave that thread waiting.
+        loop.run_until_complete(asyncio.sleep(0))
+        for task in (late := asyncio.all_tasks(loop)):
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(late) if late else asyncio.sleep(0))
     finally:
         loop.close()
