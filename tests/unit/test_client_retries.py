@@ -18,6 +18,7 @@ from millpond.client import (
     AsyncClient,
     Backlog,
     BadRequest,
+    ClientClosed,
     ClientError,
     ConnectionFailed,
     Event,
@@ -502,6 +503,17 @@ async def test_what_cannot_be_overcome_ends_a_map_after_what_was_read_is_told(
     assert found
     assert [one.index for one in found] == list(range(len(found)))
     assert all(isinstance(one.error, Unauthorized) for one in found)
+
+
+async def test_closing_the_client_ends_a_map(client: AsyncClient) -> None:
+    found: list[Result[int]] = []
+    mapped = client.map(range(10**9), text=str, concurrency=20)
+    found.append(await anext(mapped))
+    await client.close()
+
+    with pytest.raises(ClientClosed):
+        await _into(found, mapped)
+    assert sorted(one.index for one in found) == list(range(len(found)))
 
 
 async def test_an_iterable_that_breaks_ends_a_map_after_what_was_read_is_told(

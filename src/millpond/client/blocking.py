@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from millpond.client.asks import Asked, Endpoint, Example, JobOptions, Texts
 from millpond.client.client import MAX_RETRIES, TIMEOUT_S, AsyncClient, JobT
-from millpond.client.errors import ClientError
+from millpond.client.errors import ClientClosed, ClientError
 from millpond.client.replies import (
     Classification,
     Embedding,
@@ -315,7 +315,7 @@ class Client:
         try:
             return future.result()
         except CancelledError:
-            raise ClientError(_CLOSED_MEANWHILE) from None
+            raise ClientClosed(_CLOSED_MEANWHILE) from None
         except BaseException:
             future.cancel()  # whoever waited was interrupted
             raise
@@ -347,7 +347,7 @@ class Client:
                     try:
                         told = box.get()()
                     except CancelledError:
-                        raise ClientError(_CLOSED_MEANWHILE) from None
+                        raise ClientClosed(_CLOSED_MEANWHILE) from None
                 more, value = told
                 if not more:
                     return
@@ -360,7 +360,7 @@ class Client:
     def _running(self) -> "_Engine":
         with self._lock:
             if self._closed:
-                raise ClientError("this client was closed: make a new one")
+                raise ClientClosed
             if self._engine is None or self._engine.pid != os.getpid():
                 self._engine = _Engine(self._make)  # a fork has no threads of its parent's
                 weakref.finalize(self, _Engine.close, self._engine)
@@ -436,7 +436,7 @@ class _Engine:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:
             coroutine.close()
-            raise ClientError("this client was closed: make a new one") from None
+            raise ClientClosed from None
 
     def finish(self, iterator: AsyncIterator[Any]) -> None:
         """Close an iterator that nobody asks any more."""

@@ -13,6 +13,7 @@ ClientError
 │   │   └── Backlog         too much waits already
 │   └── ServerError         5xx
 ├── ConnectionFailed        no reply, also when asked again
+├── ClientClosed            by the program itself
 ├── JobFailed               it ended without an answer: failed, cancelled or expired
 └── JobTimeout              it has not ended yet: wait(error.job_id) goes on waiting
 """
@@ -139,6 +140,15 @@ class ConnectionFailed(ClientError):
     def __init__(self, message: str, *, idempotency_key: str | None = None) -> None:
         super().__init__(message)
         self.idempotency_key = idempotency_key
+
+
+class ClientClosed(ClientError):
+    """The client was closed, before or meanwhile."""
+
+    code = "client_closed"
+
+    def __init__(self, message: str = "this client was closed: make a new one") -> None:
+        super().__init__(message)
 
 
 class JobFailed(ClientError):

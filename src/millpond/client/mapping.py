@@ -71,7 +71,7 @@ class ItemMap(Generic[T]):
         self._results: asyncio.Queue[Result[T] | None] = asyncio.Queue()
         self._under_way = 0
         self._room = asyncio.Event()
-        self._fatal: ClientError | None = None
+        self._fatal: Exception | None = None
 
     async def results(self, *, ordered: bool) -> AsyncIterator[Result[T]]:
         feeding = asyncio.create_task(self._feed(), name="map feed")
@@ -159,6 +159,9 @@ class ItemMap(Generic[T]):
             except ClientError as error:
                 if is_fatal(error):
                     self._fatal = error
+                self._fail(part, error)
+            except Exception as error:  # a mistake of ours: nobody may wait for ever all the same
+                self._fatal = error
                 self._fail(part, error)
             else:
                 for one, job in zip(part, jobs, strict=True):

@@ -18,6 +18,7 @@ from millpond import __version__
 from millpond.client.access import Access
 from millpond.client.errors import (
     ApiError,
+    ClientClosed,
     ClientError,
     ConnectionFailed,
     TooManyRequests,
@@ -155,7 +156,7 @@ class Transport:
     def _opened(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise ClientError("this client was closed: make a new one")
+            raise ClientClosed
         if self._session is None:
             self._loop = loop
             self._session = aiohttp.ClientSession(

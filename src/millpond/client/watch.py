@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from millpond.client.errors import ApiError, ClientError, ConnectionFailed
+from millpond.client.errors import ApiError, ClientClosed, ClientError, ConnectionFailed
 from millpond.client.replies import Event, Job
 
 POLLS = 16
@@ -140,4 +140,4 @@ def is_fatal(error: Exception) -> bool:
     """Whether it would befall everything else that is asked just as well."""
     if isinstance(error, ApiError):
         return error.status in (401, 403) or error.status >= 500 or error.status == 429
-    return isinstance(error, ConnectionFailed)
+    return isinstance(error, ConnectionFailed | ClientClosed)
