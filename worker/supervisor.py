@@ -62,7 +62,7 @@ async def main(settings: Settings) -> None:
         connect(queue_url, setting=queue_setting) as queue,
         Http(
             base_url,
-            settings.api_key.get_secret_value(),
+            settings.provider_key.get_secret_value(),
             timeout_ms=settings.timeout_ms,
             clock=monotonic_ms,
         ) as http,

@@ -55,7 +55,7 @@ async def house(folder: Path, provider_url: str) -> AsyncIterator[Store]:
                 "MILLPOND_SLOTS": str(SLOTS // WORKERS),
                 "MILLPOND_PROVIDER": "cohere",
                 "MILLPOND_BASE_URL": provider_url,
-                "MILLPOND_API_KEY": ORG,
+                "MILLPOND_PROVIDER_KEY": ORG,
             }
             for number in range(WORKERS)
         ]

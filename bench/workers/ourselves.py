@@ -32,7 +32,7 @@ async def started(
         "MILLPOND_SLOTS": str(slots),
         "MILLPOND_PROVIDER": "cohere",
         "MILLPOND_BASE_URL": base_url,
-        "MILLPOND_API_KEY": ORG,
+        "MILLPOND_PROVIDER_KEY": ORG,
     }
     async with AsyncExitStack() as exits:
         found = {}

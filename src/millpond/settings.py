@@ -16,6 +16,8 @@ from millpond import failpoints
 from millpond.errors import Refused, UnknownSetting
 
 PREFIX = "MILLPOND_"
+#: What clients of the HTTP API read, which may stand in the same environment.
+_CLIENTS = {f"{PREFIX}{name}" for name in ("URL", "API_KEY", "OPERATOR_URL", "OPERATOR_KEY")}
 _ADDRESS = r"^(unix:/.+|[^\s/]*:[0-9]{1,5})$"
 
 
@@ -52,7 +54,7 @@ class Settings(BaseSettings):
         "cohere", description="Worker, producer: who answers; simulator speaks as cohere does."
     )
     base_url: str | None = Field(None, description="Worker: the provider's address.")
-    api_key: SecretStr = Field(SecretStr(""), description="Worker: the provider's key.")
+    provider_key: SecretStr = Field(SecretStr(""), description="Worker: the provider's key.")
     timeout_ms: int = Field(
         120_000, ge=100, le=3_600_000, description="Worker: longest wait for one answer."
     )
@@ -118,7 +120,7 @@ def read_settings() -> Settings:
         name
         for name in os.environ
         if name.upper().startswith(PREFIX)
-        and name.upper() not in known
+        and name.upper() not in known | _CLIENTS
         and name not in failpoints.VARIABLES
     )
     if unknown:

@@ -180,7 +180,7 @@ class Scene:
         env = {
             "MILLPOND_REDIS_URL": self.server.url,
             "MILLPOND_BASE_URL": (provider or self.provider).url,
-            "MILLPOND_API_KEY": ORG,
+            "MILLPOND_PROVIDER_KEY": ORG,
             "MILLPOND_POOL": ORG,
             "MILLPOND_LOG_LEVEL": "INFO",
         }

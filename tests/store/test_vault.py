@@ -365,9 +365,9 @@ async def test_with_a_new_key_those_lanes_go_on_that_were_paused_for_the_old_one
     ("settings", "looks"),
     [
         (Settings(), True),
-        (Settings(api_key=SecretStr("own")), False),
+        (Settings(provider_key=SecretStr("own")), False),
         (Settings(master_key=SecretStr("A" * 43 + "=")), True),
-        (Settings(master_key=SecretStr("A" * 43 + "="), api_key=SecretStr("own")), True),
+        (Settings(master_key=SecretStr("A" * 43 + "="), provider_key=SecretStr("own")), True),
     ],
     ids=["neither", "a key of its own", "a master key", "both"],
 )

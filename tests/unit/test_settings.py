@@ -53,10 +53,17 @@ def test_a_value_out_of_range_is_refused_under_its_name(
         read_settings()
 
 
+@pytest.mark.parametrize("name", ["URL", "API_KEY", "OPERATOR_URL", "OPERATOR_KEY"])
+def test_what_clients_read_may_stand_beside(monkeypatch: Patch, name: str) -> None:
+    monkeypatch.setenv(f"MILLPOND_{name}", "x")
+
+    read_settings()
+
+
 def test_the_key_is_never_shown(monkeypatch: Patch) -> None:
-    monkeypatch.setenv("MILLPOND_API_KEY", "very-secret")
+    monkeypatch.setenv("MILLPOND_PROVIDER_KEY", "very-secret")
 
     settings = read_settings()
 
     assert "very-secret" not in repr(settings)
-    assert settings.api_key.get_secret_value() == "very-secret"
+    assert settings.provider_key.get_secret_value() == "very-secret"

@@ -273,7 +273,7 @@ class Household:
                 MILLPOND_SLOTS=str(slots),
                 MILLPOND_PROVIDER=self._wire,
                 MILLPOND_BASE_URL=self._base_url,
-                MILLPOND_API_KEY=self._options.key,
+                MILLPOND_PROVIDER_KEY=self._options.key,
                 MILLPOND_TIMEOUT_MS=str(self._options.timeout_ms),
                 MILLPOND_LEASE_MS=str(self._settings.lease_ms),
                 MILLPOND_GRACE_MS=str(self._settings.grace_ms),

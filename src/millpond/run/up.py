@@ -167,7 +167,7 @@ class Up:
             "MILLPOND_LEASE_MS": str(self._settings.lease_ms),
             "MILLPOND_GRACE_MS": str(self._settings.grace_ms),
             # Of the simulator, which takes any: for orgs that have no key of their own.
-            "MILLPOND_API_KEY": "nobody" if self._own_provider else "",
+            "MILLPOND_PROVIDER_KEY": "nobody" if self._own_provider else "",
         }
 
     async def _start_provider(self, number: int) -> asyncio.subprocess.Process:

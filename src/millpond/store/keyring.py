@@ -123,7 +123,7 @@ def keyring_of(store: Store, settings: Settings) -> Keyring | None:
     """The keyring of a worker. None: it has a key of its own and no master key, and uses that one
     for every org. Raises BadMasterKey."""
     masters = read_master_keys(settings)
-    if masters is None and settings.api_key.get_secret_value():
+    if masters is None and settings.provider_key.get_secret_value():
         return None
     return Keyring(store, masters)
 
