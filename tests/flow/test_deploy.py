@@ -109,8 +109,10 @@ class Composed:
     """The compose file's services on this machine."""
 
     folder: Path
-    #: In place of what the file says: in commands, text by text.
+    #: In place of what the file's commands say.
     instead: Mapping[str, str] = field(default_factory=dict)
+    #: One of each, however many the file says.
+    single: bool = False
     running: dict[str, list[subprocess.Popen[bytes]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,8 +146,6 @@ class Composed:
 
     def here(self, name: str, text: str) -> str:
         """Hosts are this one, ports are free ones, mounted places are temporary ones."""
-        for old, new in self.instead.items():
-            text = text.replace(old, new)
         for host in self.services:
             text = re.sub(rf"//{host}:", "//127.0.0.1:", text)
         text = text.replace("0.0.0.0:", "127.0.0.1:").replace("/data", str(self.data(name)))
@@ -162,14 +162,18 @@ class Composed:
         return outside | {key: self.here(name, value) for key, value in told.items()}
 
     def command(self, name: str) -> list[str]:
-        words = [self.here(name, word) for word in shlex.split(self.services[name]["command"])]
+        written = self.services[name]["command"]
+        for old, new in self.instead.items():
+            written = written.replace(old, new)
+        words = [self.here(name, word) for word in shlex.split(written)]
         if words[0] == "valkey-server":
             return [find_server(), *words[1:]]
         return [str(BIN / "millpond"), *words]  # the image's entrypoint
 
     def start(self, name: str) -> None:
         self.running[name] = []
-        for _ in range(self.services[name].get("deploy", {}).get("replicas", 1)):
+        replicas = self.services[name].get("deploy", {}).get("replicas", 1)
+        for _ in range(1 if self.single else replicas):
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.running[name].append(
                     subprocess.Popen(
@@ -331,9 +335,11 @@ def read_rows_so_far(path: Path) -> Rows:
 
 
 @contextmanager
-def composed(instead: Mapping[str, str] | None = None) -> Iterator[Composed]:
+def composed(
+    instead: Mapping[str, str] | None = None, *, single: bool = False
+) -> Iterator[Composed]:
     with tempfile.TemporaryDirectory(prefix="millpond-compose-") as folder:
-        one = Composed(Path(folder), instead or {})
+        one = Composed(Path(folder), instead or {}, single)
         try:
             yield one
         finally:
@@ -426,7 +432,7 @@ def test_under_a_real_provider_nobody_needs_the_simulator() -> None:
     assert services["worker"]["environment"] == {
         "MILLPOND_PROVIDER": "cohere",
         "MILLPOND_BASE_URL": "https://api.cohere.com",
-        "MILLPOND_API_KEY": "",
+        "MILLPOND_PROVIDER_KEY": "",
     }
     assert services["producer"]["environment"] == {"MILLPOND_PROVIDER": "cohere"}
 
