@@ -16,11 +16,16 @@ import pytest
 from redis import Redis
 
 from flow.test_deploy import BIN, Composed, composed
+from millpond.domain.job import Endpoint
+from millpond.domain.limit import Limits, parse_limit
+from millpond.store.directory import Directory
+from millpond.store.gateway import Gateway, connect
+from millpond.store.store import Changes, Store
 from rig import wait_until
 
 pytestmark = pytest.mark.slow
 
-WINDOW_S = 8
+WINDOW_S = 6
 LIMIT = 15
 LIMITS = f"{LIMIT}/{WINDOW_S}s"
 #: The compose file's simulator, with limits as narrow as ours, and quicker.
@@ -29,7 +34,7 @@ NARROW = {
     "lognormal:0.3,0.5": "0.1",
     "--processes 2": "--processes 1",
 }
-JOBS = 20
+JOBS = LIMIT
 #: What is started beside the server and the provider.
 OURS = ("scheduler", "worker", "producer")
 
@@ -44,7 +49,7 @@ def copy_while_it_runs(pond: Composed, to: Path) -> None:
 
 
 @contextmanager
-def restored(pond: Composed) -> Iterator[subprocess.Popen[str]]:
+def restored(pond: Composed, *, lanes: int, wait_s: int) -> Iterator[subprocess.Popen[str]]:
     """`millpond restored`, once it has paused every lane."""
     process = subprocess.Popen(
         [BIN / "millpond", "restored", "--json"],
@@ -55,7 +60,7 @@ def restored(pond: Composed) -> Iterator[subprocess.Popen[str]]:
     )
     try:
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline()) == {"paused": 3, "wait_s": WINDOW_S + 2}
+        assert json.loads(process.stdout.readline()) == {"paused": lanes, "wait_s": wait_s}
         yield process
     finally:
         process.kill()
@@ -99,7 +104,7 @@ def test_after_a_restore_no_call_is_refused_and_what_the_copy_knew_is_answered(
         pond.on("valkey", tmp_path)
         pond.up(["valkey"])
         known = counted(pond)
-        with restored(pond) as waiting:
+        with restored(pond, lanes=3, wait_s=WINDOW_S + 2) as waiting:
             pond.up(OURS)
             assert waiting.wait(60) == 0
         pond.answered(key, ids)
@@ -114,6 +119,43 @@ def test_after_a_restore_no_call_is_refused_and_what_the_copy_knew_is_answered(
         assert len(calls) >= JOBS
         # What was accepted after the copy is lost.
         assert status == 404
+
+
+async def test_lanes_stay_paused_if_nobody_waited_or_if_an_operator_paused_them() -> None:
+    with composed() as pond:
+        pond.up(["valkey"])
+        async with connect(f"redis://127.0.0.1:{pond.port('6379')}") as redis:
+            store = Store(Gateway(redis, "0"))
+            await store.hello()
+            limits: Limits = dict.fromkeys(Endpoint, (parse_limit("1/1s"),))
+            await Directory(store).create_org(
+                "acme", "Acme", limits=limits, quota=None, pool="http", by="ann"
+            )
+            held = Changes(lane="acme.embed", paused="paused: by ann")
+            await store.change("acme", held, by="ann")
+
+            async def paused() -> dict[str, str | None]:
+                lanes = await store.lanes("acme")
+                return {one: (await store.explain(lane=one)).lane.paused for one in lanes}
+
+            with restored(pond, lanes=2, wait_s=3):
+                pass  # cut off
+            left = await paused()
+            with restored(pond, lanes=2, wait_s=3) as waiting:
+                assert waiting.wait(30) == 0
+            in_the_end = await paused()
+
+    said = "paused: restored from a copy, until the windows have passed: millpond restored"
+    assert left == {
+        "acme.classify": said,
+        "acme.embed": "paused: by ann",
+        "acme.generate": said,
+    }
+    assert in_the_end == {
+        "acme.classify": None,
+        "acme.embed": "paused: by ann",
+        "acme.generate": None,
+    }
 
 
 def test_a_snapshot_is_restored_by_way_of_a_start_without_the_append_only_file(

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,8 @@ class Composed:
         """As if their machine was gone."""
         for name in names:
             for process in self.running.pop(name, []):
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended by itself
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
     def log(self, name: str) -> str:
@@ -528,7 +529,7 @@ class Newer:
 
 
 #: How long a program may take to say so, the machine being busy.
-_SAYS_SO_S = 8
+_SAYS_SO_S = 6
 
 
 @pytest.fixture(scope="module")
