@@ -114,6 +114,7 @@ class Service:
         self._bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
         self._lanes = Lanes(store, self._bounds, drain_most_s=settings.drain_most_s)
         self._settings, self._store = settings, store
+        self._simulated = settings.provider == ProviderName.SIMULATOR
         self._waiting = waiting
         self._api_keys = ApiKeys(store.gateway, masters)
         self._vault = Vault(store.gateway, masters)
@@ -126,7 +127,7 @@ class Service:
         store, known = self._store, self._known
         intake = Intake(store, known, self._bounds)
         return [
-            *Jobs(store, intake, self._waiting, self._lanes).routes(),
+            *Jobs(store, intake, self._waiting, self._lanes, simulated=self._simulated).routes(),
             *Look(store, self._lanes, known).routes(),
             *Accounts(store, self._api_keys, self._vault, known.models).routes(),
             *AccessRoutes(store).routes(),

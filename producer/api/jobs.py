@@ -60,12 +60,15 @@ class ListQuery(PageQuery):
 class Jobs:
     """The handlers, and what they work with."""
 
-    def __init__(self, store: Store, intake: Intake, waiting: Waiting, lanes: Lanes) -> None:
+    def __init__(
+        self, store: Store, intake: Intake, waiting: Waiting, lanes: Lanes, *, simulated: bool
+    ) -> None:
         self._store = store
         self._singles = Singles(store.gateway)
         self._intake = intake
         self._waiting = waiting
         self._lanes = lanes
+        self._simulated = simulated
 
     def routes(self) -> list[Route]:
         user: dict[str, Any] = {"who": Who.USER, "tags": ("jobs",)}
@@ -176,7 +179,7 @@ class Jobs:
                         break
         wall = self._wall()
         return Page[JobShape](
-            data=[_shape(kept, wall) for kept in found],
+            data=[self._shape_of(kept, wall) for kept in found],
             next_cursor=None if more is None else cursor_of(more),
         )
 
@@ -207,7 +210,7 @@ class Jobs:
 
     async def _told(self, kept: Kept, *, wall_s: float) -> JobShape:
         """A job, with why it waits if it does."""
-        shape = _shape(kept, self._wall())
+        shape = self._shape_of(kept, self._wall())
         if kept.ended_ms is not None:
             return shape
         try:
@@ -228,6 +231,9 @@ class Jobs:
         seen = await self._store.explain(job=job)
         return standing(seen, await self._lanes.holds(seen.lane_id), wall_s=wall_s)
 
+    def _shape_of(self, kept: Kept, wall: "Wall") -> JobShape:
+        return _shape(kept, wall, simulated=self._simulated)
+
     def _wall(self) -> "Wall":
         return Wall(self._store.gateway.logical_ms(), time.time())
 
@@ -246,7 +252,7 @@ def _accepted(job: JobShape) -> Accepted:
     return Accepted(id=job.id, state=job.state, reason=job.reason, estimate=job.estimate)
 
 
-def _shape(kept: Kept, wall: Wall) -> JobShape:
+def _shape(kept: Kept, wall: Wall, *, simulated: bool) -> JobShape:
     note = orjson.loads(kept.note)
     told: dict[str, Any] = {
         "id": kept.id,
@@ -267,6 +273,7 @@ def _shape(kept: Kept, wall: Wall) -> JobShape:
         answer = orjson.loads(kept.answer)
         if kept.state is State.SUCCEEDED:
             told["result"] = answer
+            told["simulated"] = simulated
         else:
             told["error"] = answer["error"]
     return JobShape.model_validate(told)

@@ -126,6 +126,7 @@ class JobShape(Model):
     again_of: str | None = None
     result: dict[str, Any] | None = None
     error: Failure | None = None
+    simulated: bool = Field(False, description="The answer is made up: no model was asked.")
 
 
 class Accepted(Model):

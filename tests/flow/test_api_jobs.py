@@ -93,6 +93,7 @@ async def test_a_job_is_answered(up: Up) -> None:
     assert job["result"]["text"]
     assert job["result"]["characters"]["input"] == len(RIVER["prompt"])
     assert job["ended_at"]
+    assert job["simulated"]
 
 
 async def test_every_endpoint_answers_one_text_or_several(up: Up) -> None:
