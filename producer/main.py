@@ -114,7 +114,7 @@ class Service:
         self._bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
         self._lanes = Lanes(store, self._bounds, drain_most_s=settings.drain_most_s)
         self._settings, self._store = settings, store
-        self._simulated = settings.provider == ProviderName.SIMULATOR
+        self._simulated = settings.provider == "simulator"
         self._waiting = waiting
         self._api_keys = ApiKeys(store.gateway, masters)
         self._vault = Vault(store.gateway, masters)
