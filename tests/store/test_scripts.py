@@ -70,6 +70,7 @@ ARGUMENTS: dict[str, Sequence[Argument]] = {
     "new_life": ["another run"],
     "pause": ["f", 0],
     "promote": [200],
+    "raze": ["ops", "they asked for it", "acme", 200],
     "reap": [20, 1_000, "{}", "{}"],
     "release": [200],
     "replay": ["acme", "j1", "j9"],

@@ -30,7 +30,7 @@ entry = need .. '|' .. new .. '|' .. tokens .. '|' .. base .. '|' .. pack
 redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note,
   'tag', tag or '', 'again_of', job)
 redis.call('SET', P .. 'y:' .. new, payload)
-join(new, org, #payload)
+admit(new, org, #payload)
 redis.call('HINCRBY', P .. 'counts', 'submitted|' .. string.match(tag or '', '^[^|]*'), 1)
 redis.call('RPUSH', f .. ':q', entry)
 redis.call('HINCRBY', f, 'open', 1)

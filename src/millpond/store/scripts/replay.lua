@@ -24,7 +24,7 @@ local need, tokens, base = string.match(entry, '^(%d+)|[^|]+|(%d+)|(%d+)|')
 entry = need .. '|' .. new .. '|' .. tokens .. '|' .. base .. '|'
 redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note, 'replays', job)
 redis.call('SET', P .. 'y:' .. new, payload)
-if redis.call('HEXISTS', f, 'single') == 1 then join(new, org, #payload) end
+if redis.call('HEXISTS', f, 'single') == 1 then admit(new, org, #payload) end
 redis.call('RPUSH', f .. ':q', entry)
 redis.call('HINCRBY', f, 'open', 1)
 redis.call('HINCRBY', f, 'held', 1)

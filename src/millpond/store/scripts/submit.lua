@@ -79,7 +79,7 @@ for _, at in ipairs(new) do
     redis.call('HSET', j, 'deadline', now + within_ms)
     redis.call('ZADD', P .. 'until', now + within_ms, job)
   end
-  join(job, org, #payload)
+  admit(job, org, #payload)
   redis.call('HINCRBY', P .. 'counts', 'submitted|' .. string.match(tag, '^[^|]*'), 1)
   if tonumber(wait_ms) > 0 then
     redis.call('ZADD', f .. ':later', now + wait_ms, job)

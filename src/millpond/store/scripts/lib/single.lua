@@ -5,7 +5,7 @@
 local INDEX = ':jobs'   -- an org's single jobs, by when they were submitted
 
 -- A job joins its org's single jobs; what it asks counts as waiting until it has ended.
-local function join(job, org, size)
+local function admit(job, org, size)
   redis.call('HSET', P .. 'j:' .. job, 'org', org, 'at', now, 'size', size)
   redis.call('ZADD', P .. 'o:' .. org .. INDEX, now, job)
   redis.call('HINCRBY', P .. 'o:' .. org, 'bytes', size)
