@@ -573,11 +573,6 @@ def newer() -> Iterator[Newer]:
         yield Newer(ended)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="store/patience.py and run/up.py take WrongLayout, which is Unavailable, for a server "
-    "that may yet answer: they ask again for ever, or for a minute",
-)
 @pytest.mark.parametrize("name", ["producer", "scheduler", "worker", "up"])
 def test_data_of_a_newer_version_is_refused(newer: Newer, name: str) -> None:
     code, err = newer.ended[name]

@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 
 from millpond.embedded.kept import Child, Deaths
 from millpond.embedded.server import EmbeddedServer
-from millpond.errors import NoServer, Refused, Unavailable
+from millpond.errors import NoServer, Refused, Unavailable, WrongLayout
 from millpond.providers.profile import PROFILES, ProviderName
 from millpond.run.family import program, start_logged
 from millpond.run.folder import DataFolder
@@ -258,6 +258,8 @@ async def _hello(store: Store) -> None:
             while True:
                 try:
                     return await store.hello()
+                except WrongLayout:
+                    raise
                 except Unavailable as error:
                     reason = error
                     await asyncio.sleep(AGAIN_S)

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import structlog
 
-from millpond.errors import Unavailable
+from millpond.errors import Unavailable, WrongLayout
 from millpond.store.durable import check_durable
 from millpond.store.store import Store
 
@@ -32,6 +32,8 @@ async def hello_until(stop: asyncio.Event, store: Store, *, ephemeral: bool) -> 
                 await check_durable(store.gateway.redis)
             await store.hello()
             return
+        except WrongLayout:
+            raise  # time changes nothing
         except Unavailable as error:
             log.warning("store_unavailable", error=str(error))
             await pause(stop, AGAIN_S)
