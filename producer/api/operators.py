@@ -38,6 +38,7 @@ from millpond.producer.api.accounts import (
     user_shape,
 )
 from millpond.producer.api.jobs import Wall
+from millpond.producer.api.purge import PurgeRoutes
 from millpond.producer.api.shapes import EndpointName
 from millpond.producer.http.pages import Page, PageQuery, cursor_of
 from millpond.producer.http.problems import Problem, invalid
@@ -215,9 +216,11 @@ class Operators:
         self._access = Access(store)
         self._api_keys = api_keys
         self._profile = profile
+        self._purge = PurgeRoutes(store)
 
     def routes(self) -> list[Route]:
-        return [*self._orgs(), *self._of_org(), *self._desk(), *self._own()]
+        purge = self._purge.routes()
+        return [*self._orgs(), *self._of_org(), *purge, *self._desk(), *self._own()]
 
     def _orgs(self) -> list[Route]:
         told: dict[str, Any] = {"who": Who.OPERATOR, "tags": ("orgs",)}
@@ -275,6 +278,7 @@ class Operators:
                 summary="What waited goes on",
                 body=WhyAsked,
                 replies={200: OrgTerms},
+                problems=(409,),
                 **told,
             ),
             Route(
@@ -504,6 +508,7 @@ class Operators:
 
     async def lift_org(self, call: Call) -> OrgTerms:
         org = call.path["org"]
+        await self._purge.refuse_if_begun(org)
         await self._access.lift(org, by=_name(call.caller), why=call.body.why)
         return await self._told(org)
 
