@@ -13,7 +13,13 @@ PACKAGE = ROOT / "src" / "millpond"
 #: From the top down. A module may import its own part and any layer below, nothing beside or above.
 LAYERS: list[set[str]] = [
     {"cli"},
+    {"cli_both", "cli_config", "cli_admin"},
     {"cli_operate", "cli_keys", "cli_models", "cli_jobs", "cli_bootstrap"},
+    {"cli_account", "cli_doctor"},
+    {"cli_api_jobs"},
+    {"cli_ask"},
+    {"cli_service"},
+    {"cli_tell"},
     {"cli_asked"},
     {"cli_serve"},
     {"cli_values", "cli_do"},
@@ -28,6 +34,8 @@ LAYERS: list[set[str]] = [
 ]
 #: Beside the layers: imports errors, settings and logs at most; only the cli imports it.
 APART = {"simulator", "local", "client"}
+#: Commands that ask the service over HTTP do it with the client's parts.
+ASK_THE_SERVICE = {"cli_service", "cli_both"}
 DOORS = ("producer", "scheduler", "worker")
 
 
@@ -70,6 +78,8 @@ def test_imports_point_down(path: Path) -> None:
         allowed |= {name for name, depth in level.items() if depth > level[part]}
         if part == "cli":
             allowed |= APART
+        if part in ASK_THE_SERVICE:
+            allowed |= {"client"}
 
     assert imports(path) <= allowed
 

@@ -13,7 +13,13 @@ import typer
 
 from millpond import __version__
 from millpond import cli_values as values
+from millpond.cli_account import app as account
+from millpond.cli_admin import app as admin
+from millpond.cli_api_jobs import app as api_jobs
+from millpond.cli_ask import app as ask
 from millpond.cli_bootstrap import app as bootstrap
+from millpond.cli_both import app as both
+from millpond.cli_config import app as config
 from millpond.cli_do import do
 from millpond.cli_jobs import app as jobs
 from millpond.cli_keys import app as keys
@@ -40,6 +46,8 @@ for operators in (operate, keys, models, jobs):
     app.add_typer(operators)
 app.add_typer(servers)
 app.add_typer(bootstrap)
+for of_service in (ask, api_jobs, account, admin, both, config):
+    app.add_typer(of_service)
 
 
 class Format(StrEnum):
