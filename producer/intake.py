@@ -6,13 +6,14 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import orjson
 import uuid_utils
 
+from millpond import tracing
 from millpond.clock import monotonic_ms
 from millpond.domain.account import Identity
 from millpond.domain.job import Class, Endpoint
@@ -70,6 +71,7 @@ class Intake:
         self._known = known
         self._bounds = bounds
         self._modes: dict[str, tuple[float, str]] = {}
+        self._tracer = tracing.begin()
 
     async def take(
         self, who: Identity, asked: Sequence[JobAsked], *, alone: bool, idempotency: str | None
@@ -78,12 +80,29 @@ class Intake:
 
         Raises BadJob, and what Singles.submit raises but FlowClosed.
         """
+        if self._tracer is None:
+            return await self._take(who, asked, alone, idempotency, traceparent="")
+        with tracing.submitting(self._tracer, len(asked)) as traceparent:
+            return await self._take(who, asked, alone, idempotency, traceparent=traceparent)
+
+    async def _take(
+        self,
+        who: Identity,
+        asked: Sequence[JobAsked],
+        alone: bool,
+        idempotency: str | None,
+        *,
+        traceparent: str,
+    ) -> list[str]:
         mode = await self._mode(who.org)
         own = await self._own(who.org, asked)
         jobs = []
         for number, one in enumerate(asked):
             where = "" if alone else f"/{number}"
-            jobs.append(self._job(who, one, where, mode, own, alone=alone))
+            job = self._job(who, one, where, mode, own, alone=alone)
+            if traceparent:
+                job = replace(job, payload=tracing.with_traceparent(job.payload, traceparent))
+            jobs.append(job)
         key, print_ = "", ""
         if idempotency is not None:
             key = _digest(who.user, idempotency)

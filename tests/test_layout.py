@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"standing"},
     {"providers"},
     {"store", "embedded"},
-    {"settings", "logs"},
+    {"settings", "logs", "tracing"},
     {"errors"},
     {"domain", "clock", "failpoints"},
 ]

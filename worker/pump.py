@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from millpond import tracing
 from millpond.domain.call import Claimed, Settlement
 from millpond.errors import Unavailable
 from millpond.failpoints import reached
@@ -74,6 +75,7 @@ class Pump:
         self._settled: deque[tuple[float, Settlement]] = deque()
         self._told_life = 0
         self._beat_ms = float("-inf")
+        self._tracer = tracing.begin()
 
     async def run_until(self, stop: asyncio.Event, *, hurry: asyncio.Event, grace_ms: int) -> None:
         """Work until told to stop; then let what runs finish within the grace, or until told to
@@ -152,12 +154,13 @@ class Pump:
             return []
         began_ms = self._now_ms()
         reached("pump.turn.before")
-        turn = await self._store.turn(
-            state,
-            settlements=settlements,
-            heartbeat=beat_due,
-            claim=min(free, _TURN_MOST) if claim else 0,
-        )
+        with tracing.settling(self._tracer, [one.call for one in settlements]):
+            turn = await self._store.turn(
+                state,
+                settlements=settlements,
+                heartbeat=beat_due,
+                claim=min(free, _TURN_MOST) if claim else 0,
+            )
         reached("pump.turn.after")
         self._confirm(settlements)
         if beat_due:

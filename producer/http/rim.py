@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Histogram
 from structlog.contextvars import bind_contextvars
 
+from millpond import tracing
 from millpond.producer.http.address import ORIGIN, Trust, origin_of
 from millpond.producer.http.asked import target_is_sound
 from millpond.producer.http.drain import DRAIN
@@ -100,7 +101,19 @@ def middleware(*, trust: Trust, path_prefix: str, most: int, faults: Faults) -> 
         finally:
             drain.end(origin.address)
 
-    return rim
+    tracer = tracing.begin()
+    if tracer is None:
+        return rim
+
+    @web.middleware
+    async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
+        method = request.method if request.method in _METHODS else "_OTHER"
+        with tracing.requested(tracer, method, _route_of(request), request.headers) as span:
+            response = await rim(request, handler)
+            tracing.replied(span, response.status)
+            return response
+
+    return traced
 
 
 def _refuse_what_is_no_plain_request(request: web.Request) -> None:
@@ -150,15 +163,18 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
     dress(response, request.get(REQUEST_ID) or request_id_of(request))
 
 
+def _route_of(request: web.BaseRequest) -> str:
+    match_info = request._match_info if isinstance(request, web.Request) else None
+    if match_info is None or match_info.route.resource is None:
+        return "unmatched"
+    return match_info.route.resource.canonical
+
+
 def ended(request: web.BaseRequest, *, status: int, size: int, seconds: float) -> None:
     """The line of a request in the log, and its place in the histogram."""
-    route = "unmatched"
-    if isinstance(request, web.Request):
-        match_info = request._match_info
-        if match_info is not None and match_info.route.resource is not None:
-            route = match_info.route.resource.canonical
-        if match_info is not None:
-            request.app[METERS].ended(request.method, route, status, seconds)
+    route = _route_of(request)
+    if isinstance(request, web.Request) and request._match_info is not None:
+        request.app[METERS].ended(request.method, route, status, seconds)
     log.info(
         "request_ended",
         method=request.method if request.method in _METHODS else "other",

@@ -3,13 +3,16 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from opentelemetry.trace import Span
+
+from millpond import tracing
 from millpond.domain.call import Claimed
 from millpond.domain.request import Ask, Common, read_ask, read_common
 from millpond.errors import Unavailable
 from millpond.providers.adapter import Adapter, Reply
 from millpond.providers.at_work import AtWork
 from millpond.providers.http import Http, Posted
-from millpond.providers.outcome import NoAnswer, NotSent, Outcome
+from millpond.providers.outcome import Answered, NoAnswer, NotSent, Outcome
 from millpond.providers.several import apart, together
 
 _REMEMBERED_MOST = 100
@@ -50,9 +53,17 @@ class Caller:
         self._key_of = key_of
         self._at_work = at_work or AtWork(None)
         self._remembered: dict[str, Common] = {}
+        self._tracer = tracing.begin()
 
     async def send(self, call: Claimed, may_begin: Callable[[], bool] = lambda: True) -> Sent:
         """Make the call, if `may_begin` says yes as its first byte is about to go."""
+        with tracing.calling(self._tracer, call) as span:
+            sent = await self._send(call, may_begin)
+            if span is not None:
+                self._trace(span, call, sent.outcome)
+            return sent
+
+    async def _send(self, call: Claimed, may_begin: Callable[[], bool]) -> Sent:
         try:
             common = await self._common(call.flow)
             key = None if self._key_of is None else await self._key_of(call.org)
@@ -79,6 +90,17 @@ class Caller:
                     )
             case failed:
                 return Sent(failed)
+
+    def _trace(self, span: Span, call: Claimed, outcome: Outcome) -> None:
+        common = self._remembered.get(call.flow)
+        if common is not None:
+            common = read_ask(call.jobs[0].payload).common or common
+        answered = outcome if isinstance(outcome, Answered) else None
+        failed = None if answered else type(outcome).__name__
+        tracing.called(span, type(self._adapter).__name__.lower(), common, failed)
+        if answered and common:
+            characters = sum(answered.used)
+            tracing.used(span, common.endpoint, characters=characters, tokens=answered.tokens)
 
     def _read(self, common: Common, asks: Sequence[Ask], reply: Reply) -> Outcome:
         try:
