@@ -513,6 +513,25 @@ async def test_a_ledger_that_reaches_back_a_window_tells_which_calls_were_made(p
     assert await room(pond) == 56
 
 
+async def test_a_lost_call_that_is_settled_late_counts_as_it_did_when_it_was_lost(
+    pond: Pond,
+) -> None:
+    """The provider may have counted it a grace after we stopped watching it."""
+    await pond.open("60/10s")
+    await make(pond, 1)
+    await pond.jump(20_000)
+    [call] = await pond.run("late")
+    await pond.store.leave("w")
+    await pond.store.reap()
+    await pond.settle(call)
+    before = await pond.stamps()
+    await lose_all_of_it(pond)
+
+    await pond.open("60/10s")
+
+    assert await pond.stamps() == before[-1:]
+
+
 async def test_a_ledger_that_is_younger_than_the_window_does_not(pond: Pond) -> None:
     await pond.open("60/60s")
     await make(pond, 1)

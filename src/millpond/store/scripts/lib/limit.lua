@@ -168,7 +168,8 @@ local function count_again(lane)
   end
   redis.call('HSET', l, 'complete', now, 'before', before, 'ever', ever)
   if not calls then redis.call('HSET', l, 'lost_at', now) end
-  for _, call in ipairs(calls or {}) do put_stamp(lane, call.id, call.at, NO_UNITS) end
+  calls = calls or {}
+  for i = #calls, 1, -1 do put_stamp(lane, calls[i].id, calls[i].at, NO_UNITS) end   -- the first row of a call holds
   local ids = redis.call('LRANGE', P .. 'ready:' .. pool, 0, 9999)
   for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
     for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do ids[#ids + 1] = id end
