@@ -131,6 +131,27 @@ async def test_a_run_in_the_way_is_named_at_once(town: Town) -> None:
     assert await town.pond.state("j1") == "queued"
 
 
+async def test_whoever_has_a_key_that_is_still_believed_finds_nothing(town: Town) -> None:
+    [job] = (await town.ask(town.acme, "POST", "/v1/jobs", [RIVER])).json["data"]
+    assert (await town.purge()).status == 200
+
+    for method, path, body in (
+        ("GET", f"/v1/jobs/{job['id']}", None),
+        ("GET", "/v1/jobs", None),
+        ("GET", "/v1/orgs/me", None),
+        ("GET", "/v1/usage", None),
+        ("GET", "/v1/limits", None),
+        ("POST", "/v1/jobs", [RIVER]),
+        ("POST", "/v1/users", {"id": "zoe", "name": "Zoe", "role": "member"}),
+    ):
+        answer = await town.ask(town.acme, method, path, body)
+        assert answer.status < 500, (method, path, answer.body)
+        assert b"river" not in answer.body
+        assert method == "GET" or answer.status >= 400
+    dump = await whole_dump(town.pond.redis)
+    assert {key for key in dump if "acme" in key} == {"receipt:acme"}
+
+
 async def test_without_its_id_said_twice_nothing_is_erased(town: Town) -> None:
     before = await whole_dump(town.pond.redis)
 
