@@ -117,7 +117,8 @@ class Town(Pond):
         await self.take()
         await self._die()
         await self.submit(org, "lost", idempotency="k", fingerprint="p")
-        await self.take()
+        [lost] = await self.take()
+        await self.command("SET", f"{PREFIX}r:{lost.id}:{org[0]}-lost", f"secret of {org}")
         await self._die()
         await self.submit(org, "failed")
         for end in ("failed", "succeeded"):
@@ -188,6 +189,7 @@ async def test_the_rig_has_everything_there_is(town: Town) -> None:
     jobs = {name: (await town.state(f"a-{name}")) for name in ("runs", "released", "r1", "line1")}
     assert jobs == {"runs": "running", "released": "released", "r1": "released", "line1": "queued"}
     assert await town.keys_of("x:") == ["x:a-dead", "x:b-dead"]
+    assert len(await town.keys_of("r:")) == 2
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 50, 200])
