@@ -20,6 +20,7 @@ from millpond.cli_ask import app as ask
 from millpond.cli_bootstrap import app as bootstrap
 from millpond.cli_both import app as both
 from millpond.cli_config import app as config
+from millpond.cli_config import ready_to_complete
 from millpond.cli_do import do
 from millpond.cli_jobs import app as jobs
 from millpond.cli_keys import app as keys
@@ -372,6 +373,7 @@ def scheduler(ephemeral: Ephemeral = False) -> None:
 
 def main() -> None:
     """The program `millpond`."""
+    ready_to_complete()
     try:
         app()
     except KeyboardInterrupt:

@@ -15,13 +15,12 @@ from millpond.cli_service import (
     KeyFile,
     Place,
     Service,
-    Told,
     UpDir,
     Url,
     path_of,
     talk,
 )
-from millpond.cli_tell import each, moment, note, say, say_json, say_lines, say_rows
+from millpond.cli_tell import Told, each, moment, note, say, say_json, say_lines, say_rows
 from millpond.domain.job import Endpoint
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

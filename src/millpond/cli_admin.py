@@ -26,12 +26,11 @@ from millpond.cli_service import (
     Place,
     Service,
     Side,
-    Told,
     UpDir,
     path_of,
     talk,
 )
-from millpond.cli_tell import each, moment, note, say_json, say_lines, say_rows
+from millpond.cli_tell import Told, each, moment, note, say_json, say_lines, say_rows
 from millpond.domain.account import CHECKLIST
 from millpond.domain.limit import parse_limits, write_limit_list
 

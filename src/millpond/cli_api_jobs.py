@@ -12,13 +12,12 @@ from millpond.cli_service import (
     KeyFile,
     Place,
     Service,
-    Told,
     UpDir,
     Url,
     path_of,
     talk,
 )
-from millpond.cli_tell import moment, note, say_json, say_lines, say_rows
+from millpond.cli_tell import Told, moment, note, say_json, say_lines, say_rows
 from millpond.domain.job import Endpoint, State
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -13,13 +13,12 @@ from millpond.cli_service import (
     KeyFile,
     Place,
     Service,
-    Told,
     UpDir,
     Url,
     path_of,
     talk,
 )
-from millpond.cli_tell import note, plain, say, say_json
+from millpond.cli_tell import Told, note, plain, say, say_json
 from millpond.domain.job import Endpoint
 
 if TYPE_CHECKING:

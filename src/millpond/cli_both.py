@@ -4,7 +4,7 @@ events [ORG]     the thresholds of the quota, from the data    --follow    the s
 audit [ORG]      who changed what, from the data               --org ORG, --operators, --own
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
@@ -18,12 +18,11 @@ from millpond.cli_service import (
     Place,
     Service,
     Side,
-    Told,
     Url,
     path_of,
     talk,
 )
-from millpond.cli_tell import moment, say_json, say_lines
+from millpond.cli_tell import Told, moment, say_json, say_lines
 
 app = typer.Typer()
 
@@ -140,7 +139,7 @@ def _audit_line(row: Told) -> Iterator[str]:
     yield f"{moment(row['at'])}\t{row['by']}\tversion {row['version']}\t{changes}{why}"
 
 
-def _must_not(without: str, given: dict[str, object]) -> None:
+def _must_not(without: str, given: Mapping[str, object]) -> None:
     for option, value in given.items():
         if value is not None:
             raise typer.BadParameter(f"goes with {without}", param_hint=option)

@@ -179,7 +179,6 @@ def _tell(check: Check, *, as_json: bool) -> None:
 
 @app.command()
 def completion(
-    context: typer.Context,
     shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")],
 ) -> None:
     """Print a script that lets a shell complete commands and options.
@@ -187,8 +186,17 @@ def completion(
     bash: source <(millpond completion bash), in ~/.bashrc; zsh: the same in ~/.zshrc; fish:
     millpond completion fish > ~/.config/fish/completions/millpond.fish
     """
-    from click.shell_completion import get_completion_class
+    from typer._completion_shared import get_completion_script
 
-    made = get_completion_class(shell.value)
-    assert made is not None
-    typer.echo(made(context.find_root().command, {}, "millpond", _COMPLETE).source())
+    typer.echo(
+        get_completion_script(prog_name="millpond", complete_var=_COMPLETE, shell=shell.value)
+    )
+
+
+def ready_to_complete() -> None:
+    """If it is a shell's script that calls us, know what it asks. (Typer does that by itself only
+    with options of its own, which would stand beside `completion`.)"""
+    if _COMPLETE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()

@@ -273,7 +273,9 @@ async def layout(redis: "Redis", partition: str) -> Check:
     from millpond.store import keys
     from millpond.store.gateway import LAYOUT
 
-    found = await redis.execute_command("HGET", keys.prefix(partition) + "m", "layout")
+    pipe = redis.pipeline(transaction=False)  # (its methods are typed, those of the client are not)
+    pipe.hget(keys.prefix(partition) + "m", "layout")
+    [found] = await pipe.execute()
     if found is None:
         return ok("layout", "the server holds nothing of ours yet")
     if found.decode() != LAYOUT:

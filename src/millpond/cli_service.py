@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import typer
 
+from millpond.cli_tell import Told, note
 from millpond.errors import MillpondError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from millpond.client.transport import Transport
 
 Result = TypeVar("Result")
-Told = dict[str, Any]
 
 UP = Path(".millpond/up")
 #: Environment variables of the service's callers that are no settings of its processes.
@@ -337,8 +337,6 @@ async def ask_once(place: Place, path: str) -> Told:
 
 def end(error: MillpondError) -> NoReturn:
     """Tell an error, and end with its code."""
-    from millpond.cli_tell import note
-
     note(f"millpond: {error}")
     raise typer.Exit(exit_code(error)) from None
 

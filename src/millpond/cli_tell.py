@@ -2,12 +2,12 @@
 beside it to stderr. Texts of others never reach a terminal with what would steer it."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import typer
 
-Told = Mapping[str, Any]
+Told = dict[str, Any]
 Cells = Callable[[Told], Sequence[Any]]
 
 _WIDE = 10_000
