@@ -200,7 +200,7 @@ class Jobs:
 
     async def retry_job(self, call: Call) -> Reply:
         who, id, new = call.caller, call.path["id"], new_id()
-        await self._singles.again(who.org, id, new)
+        await self._singles.again(who.org, id, new, self._lanes.bounds)
         shape = await self._shape(who, new, wall_s=time.time())
         headers = {"Location": call.link(f"/v1/jobs/{new}")}
         return Reply(_accepted(shape), status=202, headers=headers)

@@ -27,7 +27,7 @@ class Lanes:
     def __init__(self, store: Store, bounds: Bounds, *, drain_most_s: float) -> None:
         self._store = store
         self._singles = Singles(store.gateway)
-        self._bounds = bounds
+        self.bounds = bounds
         self._drain_most_s = drain_most_s
         self._seen: dict[str, tuple[float, Explanation, Holds]] = {}
         self._waiting: dict[str, tuple[float, int, int]] = {}
@@ -56,10 +56,10 @@ class Lanes:
                 del self._waiting[next(iter(self._waiting))]
             self._waiting[org] = known = (monotonic_ms() + _KNOWN_MS, *waiting)
         _, of_org, of_all = known
-        if of_org + size > self._bounds.org:
-            raise await self.full(org, Full("org", of_org, self._bounds.org))
-        if of_all + size > self._bounds.server:
-            raise await self.full(org, Full("server", of_all, self._bounds.server))
+        if of_org + size > self.bounds.org:
+            raise await self.full(org, Full("org", of_org, self.bounds.org))
+        if of_all + size > self.bounds.server:
+            raise await self.full(org, Full("server", of_all, self.bounds.server))
 
     async def admit(self, org: str, asked: Sequence[JobAsked]) -> None:
         """Raises a Problem if what waits in a lane would take too long to go."""

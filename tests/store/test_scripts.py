@@ -25,7 +25,7 @@ LIBRARIES = {
     file.name.removesuffix(".lua"): file.read_text() for file in (FOLDER / "lib").iterdir()
 }
 
-_SUBMIT: list[Argument] = ["acme", "", "", 60, 1_000, 1_000]
+_SUBMIT: list[Argument] = ["acme", "", "", 60, 1_000, 1_000, 1_000, 1_000]
 _SUBMITTED: list[Argument] = ["j9", "f", 100, 0, 0, "", "note", "", 0, 0, "", "payload", "", ""]
 #: Plausible arguments of each script.
 ARGUMENTS: dict[str, Sequence[Argument]] = {
@@ -41,7 +41,7 @@ ARGUMENTS: dict[str, Sequence[Argument]] = {
     "give_back": ["w", 1, "1"],
     "heartbeat": ["w", "acme", 10, 0, 30_000, 1],
     "hello": [""],
-    "again": ["acme", "j1", "j9"],
+    "again": ["acme", "j1", "j9", 1_000, 1_000, 1_000, 1_000],
     "erase": ["acme", "j1"],
     "purge": [1_000, 200],
     "submit": [

@@ -142,21 +142,71 @@ async def test_a_job_may_have_a_key_of_its_own(desk: Desk) -> None:
 
 
 async def test_what_waits_has_a_bound(desk: Desk) -> None:
-    jobs = [Single(f"j{n}", "s", 100, b"x" * 100) for n in range(3)]
-    await desk.singles.submit("acme", jobs[:2], Bounds(250, 1_000))
+    jobs = [Single(f"j{n}", "s", 100, b"x" * 100, "n" * 50, tag="t" * 50) for n in range(3)]
+    await desk.singles.submit("acme", jobs[:2], Bounds(1_250, 9_000))
 
-    with pytest.raises(Full, match="200 bytes of jobs of the org wait already, of 250"):
-        await desk.singles.submit("acme", jobs[2:], Bounds(250, 1_000))
+    with pytest.raises(Full, match="1,000 bytes of jobs of the org wait already, of 1,250"):
+        await desk.singles.submit("acme", jobs[2:], Bounds(1_250, 9_000))
     with pytest.raises(Full, match="all orgs"):
-        await desk.singles.submit("acme", jobs[2:], Bounds(1_000, 250))
+        await desk.singles.submit("acme", jobs[2:], Bounds(9_000, 1_250))
 
     assert await desk.line("s") == ["j0", "j1"]
+
+
+async def test_what_is_kept_after_its_end_has_a_bound(desk: Desk) -> None:
+    """Whoever cancels what was submitted gets no room by that: it may be asked again."""
+    await desk.submit("j1")
+    await desk.store.cancel(["j1"])
+    kept = await desk.number("o:acme", "kept")
+    assert kept == await desk.number("m", "kept") > len("payload of j1")
+
+    for bounds in (Bounds(9_000, 9_000, org_kept=kept), Bounds(9_000, 9_000, server_kept=kept)):
+        with pytest.raises(Full, match="kept already"):
+            await desk.singles.submit("acme", [Single("j2", "s", 100, b"x")], bounds)
+        with pytest.raises(Full, match="kept already"):
+            await desk.singles.again("acme", "j1", "j3", bounds)
+    await desk.singles.erase("acme", "j1")
+
+    assert await desk.number("o:acme", "kept") == await desk.number("m", "kept") == 0
+
+
+async def test_of_an_answered_job_the_answer_weighs_and_not_what_was_asked(desk: Desk) -> None:
+    long = Single("j1", "s", 100, b"x" * 5_000)
+    await desk.singles.submit("acme", [long], WIDE)
+    await desk.beat(free=10, seq=0)
+    await desk.release()
+    [call] = await desk.claim()
+
+    await desk.settle(call)
+
+    assert await desk.number("o:acme", "bytes") == 0
+    assert await desk.number("o:acme", "kept") == 300 + len(b'{"text":"yes"}')
+
+
+async def test_one_key_twice_in_a_list_is_one_job(desk: Desk) -> None:
+    def keyed(id: str, fingerprint: str = "print") -> Single:
+        return Single(id, "s", 100, b"x", idempotency="own", fingerprint=fingerprint)
+
+    assert await desk.singles.submit("acme", [keyed("j1"), keyed("j2")], WIDE) == ["j1", "j1"]
+    with pytest.raises(KeyReused):
+        await desk.singles.submit("acme", [keyed("j3"), keyed("j4", "another")], WIDE)
+    assert await desk.line("s") == ["j1"]
+
+
+async def test_who_is_asked_again_is_not_asked_twice_either(desk: Desk) -> None:
+    await desk.settle(await desk.bring_one(on_unknown="end", tag="a|b|c"), "failed")
+
+    await desk.singles.again("acme", "j1", "j2", WIDE)
+
+    assert await desk.field("j:j2", "on_unknown") == "end"
+    assert await desk.field("j:j2", "tag") == "a|b|c"
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed"])
 async def test_what_has_ended_waits_no_more(desk: Desk, end: Any) -> None:
     call = await desk.bring_one()
-    assert await desk.number("o:acme", "bytes") == await desk.number("m", "bytes") == 13
+    size = await desk.number("o:acme", "bytes")
+    assert size == await desk.number("m", "bytes") == 300 + len("payload of j1") + len("j1")
 
     await desk.settle(call, end)
 
@@ -223,13 +273,13 @@ async def test_an_event_tells_of_each_end(desk: Desk) -> None:
 async def test_a_failed_job_is_asked_again_as_a_new_one(desk: Desk) -> None:
     await desk.settle(await desk.bring_one(), "failed")
 
-    await desk.singles.again("acme", "j1", "j2")
-    await desk.singles.again("acme", "j1", "j2")  # the reply was lost
+    await desk.singles.again("acme", "j1", "j2", WIDE)
+    await desk.singles.again("acme", "j1", "j2", WIDE)  # the reply was lost
 
     assert await desk.line("s") == ["j2"]
     assert (await desk.singles.find("acme", "j2")).again_of == "j1"
     assert (await desk.singles.find("acme", "j1")).state is State.FAILED
-    assert await desk.number("o:acme", "bytes") == 13
+    assert await desk.number("o:acme", "bytes") == 300 + len("payload of j1") + len("j1")
 
 
 async def test_an_answered_or_open_job_is_not(desk: Desk) -> None:
@@ -238,9 +288,9 @@ async def test_an_answered_or_open_job_is_not(desk: Desk) -> None:
 
     for job in ("j1", "j2"):
         with pytest.raises(NotEnded):
-            await desk.singles.again("acme", job, "j3")
+            await desk.singles.again("acme", job, "j3", WIDE)
     with pytest.raises(UnknownPart):
-        await desk.singles.again("other", "j1", "j3")
+        await desk.singles.again("other", "j1", "j3", WIDE)
 
 
 async def test_what_it_asked_may_be_kept_no_more(desk: Desk) -> None:
@@ -248,7 +298,7 @@ async def test_what_it_asked_may_be_kept_no_more(desk: Desk) -> None:
     await desk.command("DEL", f"{PREFIX}y:j1")
 
     with pytest.raises(Forgotten):
-        await desk.singles.again("acme", "j1", "j2")
+        await desk.singles.again("acme", "j1", "j2", WIDE)
 
 
 async def test_of_an_erased_job_nothing_is_left(desk: Desk, redis: Redis) -> None:
@@ -395,7 +445,7 @@ async def test_events_are_told_in_order_from_a_place(desk: Desk) -> None:
 
 async def test_a_dead_letter_of_a_single_job_becomes_one_again(desk: Desk) -> None:
     for _ in range(3):
-        await (desk.bring_one() if not desk.seqs else again(desk))
+        await (desk.bring_one(tag="generate|ann|m") if not desk.seqs else again(desk))
         await desk.store.leave("w")
         await desk.store.reap()
         desk.seqs["w"] = 0
@@ -404,6 +454,21 @@ async def test_a_dead_letter_of_a_single_job_becomes_one_again(desk: Desk) -> No
     await desk.store.replay("acme", "j1", "j2")
 
     assert (await desk.singles.find("acme", "j2")).state is State.QUEUED
+    assert await desk.field("j:j2", "tag") == "generate|ann|m"
+
+
+async def test_with_a_job_its_dead_letter_is_erased(desk: Desk) -> None:
+    for _ in range(3):
+        await (desk.bring_one() if not desk.seqs else again(desk))
+        await desk.store.leave("w")
+        await desk.store.reap()
+        desk.seqs["w"] = 0
+    assert await desk.keys_of("x:") == ["x:j1"]
+
+    await desk.singles.erase("acme", "j1")
+
+    assert await desk.keys_of("x:") == []
+    assert await desk.store.dead("acme") == []
 
 
 async def again(desk: Desk) -> Claimed:

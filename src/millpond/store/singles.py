@@ -53,15 +53,19 @@ class KeyReused(Refused):
 
 
 class Full(Unavailable):
-    """So much waits already that nothing more is taken in; `whose`: the org's share, or all."""
+    """So much is there already that nothing more is taken in. `whose`: org or server, which has so
+    much that waits; org_kept or server_kept, that is kept after its end."""
 
     code = "full"
 
     def __init__(self, whose: str, waiting: int, most: int) -> None:
-        told = "the org" if whose == "org" else "all orgs"
+        of = "the org" if whose.startswith("org") else "all orgs"
+        does, until = "wait", "some have ended"
+        if whose.endswith("_kept"):
+            does, until = "are kept", "some have been kept long enough, or are deleted"
         super().__init__(
-            f"{waiting:,} bytes of jobs of {told} wait already, of {most:,}: nothing more is taken "
-            "in until some have ended"
+            f"{waiting:,} bytes of jobs of {of} {does} already, of {most:,}: nothing more is taken "
+            f"in until {until}"
         )
         self.whose = whose
         self.waiting = waiting
@@ -127,10 +131,21 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bytes of jobs that may wait: of an org, and of all."""
+    """Bytes of jobs that may wait, of an org and of all; and of those that are kept after their
+    end, with their answers."""
 
     org: int
     server: int
+    org_kept: int = 2**30
+    server_kept: int = 2**32
+
+    def most(self, whose: str) -> int:
+        """The bound that Full tells of."""
+        bound: int = getattr(self, whose)
+        return bound
+
+    def each(self) -> tuple[int, int, int, int]:
+        return self.org, self.server, self.org_kept, self.server_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +224,7 @@ class Singles:
         Raises Suspended, FlowClosed, KeyReused and Full.
         """
         args: list[Argument] = [org, idempotency, fingerprint, remembered_s]
-        args += [bounds.org, bounds.server]
+        args += bounds.each()
         for job in jobs:
             check_id(job.id)
             args += [job.id, job.flow, job.need, job.tokens, job.base, job.pack, job.note]
@@ -226,17 +241,16 @@ class Singles:
             case [b"unknown", flow]:
                 raise FlowClosed(flow.decode())
             case [b"full", whose, waiting]:
-                most = bounds.org if whose == b"org" else bounds.server
-                raise Full(whose.decode(), int(waiting), most)
+                raise Full(whose.decode(), int(waiting), bounds.most(whose.decode()))
             case other:
                 raise AssertionError(f"submit.lua replied {other}")
 
-    async def again(self, org: str, job: str, new: str) -> None:
+    async def again(self, org: str, job: str, new: str, bounds: Bounds) -> None:
         """Ask what a job asked that ended without an answer, as a new job.
 
-        Raises UnknownPart, NotEnded, Forgotten and Suspended.
+        Raises UnknownPart, NotEnded, Forgotten, Suspended and Full.
         """
-        match await self.gateway.run("again", org, job, new):
+        match await self.gateway.run("again", org, job, new, *bounds.each()):
             case [b"again"] | [b"known"]:
                 return
             case [b"unknown"]:
@@ -247,6 +261,8 @@ class Singles:
                 raise Forgotten(job)
             case [b"suspended"]:
                 raise Suspended(org)
+            case [b"full", whose, waiting]:
+                raise Full(whose.decode(), int(waiting), bounds.most(whose.decode()))
             case other:
                 raise AssertionError(f"again.lua replied {other}")
 
@@ -324,8 +340,10 @@ class Singles:
         found = await self._read(self.gateway.redis.hgetall(key))
         told = {}
         for name, count in found.items():
-            what, endpoint, user, model = name.decode().split("|", 3)
-            told[user, endpoint, model, what] = int(count)
+            parts = name.decode().split("|", 3)
+            if len(parts) == 4:  # else it came from a job that says nothing of itself
+                what, endpoint, user, model = parts
+                told[user, endpoint, model, what] = int(count)
         return told
 
     async def events(self, org: str, after: str, *, most: int) -> list[Row]:

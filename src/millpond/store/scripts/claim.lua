@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- claim: released -> running
 --
 -- A worker takes ready calls, at most its share of them, so that a burst leaves by all workers

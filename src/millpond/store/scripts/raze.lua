@@ -41,13 +41,11 @@ local function first_of(key) return left > 0 and redis.call('ZRANGE', key, 0, le
 -- ---------------------------------------------------------------- jobs
 
 -- A job that waits leaves unasked. (Its place in line leaves with the flow, or is passed over.)
-local function end_unasked(job, flow, size, tag)
+local function end_unasked(job, flow, tag)
   leave_queue(org, flow, job)
   redis.call('ZREM', P .. 'until', job)
   if redis.call('EXISTS', P .. 'f:' .. flow) == 1 then redis.call('HINCRBY', P .. 'f:' .. flow, 'open', -1) end
   if tag then redis.call('HINCRBY', P .. 'counts', 'cancelled|' .. string.match(tag, '^[^|]*'), 1) end
-  redis.call('HINCRBY', o, 'bytes', -(tonumber(size) or 0))
-  redis.call('HINCRBY', M, 'bytes', -(tonumber(size) or 0))
   erase(job, org, flow)
   redis.call('XADD', P .. 'done', 'MAXLEN', '~', DONE_MOST, '*', 'job', job)
 end
@@ -79,8 +77,8 @@ end
 
 -- True: nothing of the job is left.
 local function raze_job(job)
-  local of, flow, state, id, ended, size, tag =
-    unpack(redis.call('HMGET', P .. 'j:' .. job, 'org', 'flow', 'state', 'call', 'ended', 'size', 'tag'))
+  local of, flow, state, id, ended, tag =
+    unpack(redis.call('HMGET', P .. 'j:' .. job, 'org', 'flow', 'state', 'call', 'ended', 'tag'))
   if of ~= org then   -- it went with another one of its call
     redis.call('ZREM', o .. INDEX, job)
     left = left - 1
@@ -91,7 +89,8 @@ local function raze_job(job)
     left = left - 1
     return stop(call)
   end
-  if ended then erase(job, org, flow) else end_unasked(job, flow, size, tag) end
+  if redis.call('EXISTS', P .. 'x:' .. job) == 1 then gone('dead_letters', 1) end
+  if ended then erase(job, org, flow) else end_unasked(job, flow, tag) end
   close(flow)
   gone('jobs', 1)
   return true
@@ -277,8 +276,10 @@ local function end_it()
   for stream, kind in pairs({led = 'ledger_rows', audit = 'audit_rows', ev = 'events'}) do
     gone(kind, redis.call('XLEN', o .. ':' .. stream), 0)
   end
-  local bytes = tonumber(redis.call('HGET', o, 'bytes')) or 0
-  if bytes ~= 0 then redis.call('HINCRBY', M, 'bytes', -bytes) end
+  for _, field in ipairs({'bytes', 'kept'}) do
+    local bytes = tonumber(redis.call('HGET', o, field)) or 0
+    if bytes ~= 0 then redis.call('HINCRBY', M, field, -bytes) end
+  end
   for _, of in ipairs({'weights', 'lanes', 'lost', 'unknown', 'parked', 'dead', 'led', 'audit', 'ev', 'users', 'admins',
     'models', 'jobs'}) do
     redis.call('UNLINK', o .. ':' .. of)

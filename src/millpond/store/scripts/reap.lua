@@ -27,6 +27,8 @@ local function bury(org, flow, job)
     unpack(redis.call('HMGET', j, 'entry', 'note', 'errors', 'attempts', 'failures', 'crashed', 'call'))
   redis.call('HSET', x, 'flow', flow, 'entry', entry, 'note', note, 'payload', redis.call('GET', P .. 'y:' .. job) or '',
     'errors', errors or '', 'attempts', attempts, 'failures', failures or 0, 'crashed', crashed, 'call', call, 'at', now)
+  local tag = redis.call('HGET', j, 'tag')
+  if tag then redis.call('HSET', x, 'tag', tag) end
   redis.call('ZADD', dead, now, job)
   for _, old in ipairs(redis.call('ZRANGE', dead, 0, -DEAD_MOST - 1)) do
     redis.call('ZREM', dead, old)

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- release: queued -> released
 --
 -- Lets calls go while every window of their lane has room, the quota has, and a worker has a

@@ -14,7 +14,7 @@
 
 local org, job, new = arg[1], arg[2], arg[3]
 local x = P .. 'x:' .. job
-local flow, entry, note, payload = unpack(redis.call('HMGET', x, 'flow', 'entry', 'note', 'payload'))
+local flow, entry, note, payload, tag = unpack(redis.call('HMGET', x, 'flow', 'entry', 'note', 'payload', 'tag'))
 if not flow or not redis.call('ZSCORE', P .. 'o:' .. org .. ':dead', job) then return reply('unknown', 'letter') end
 local f = P .. 'f:' .. flow
 if redis.call('EXISTS', f) == 0 then return reply('unknown', 'flow') end
@@ -24,7 +24,10 @@ local need, tokens, base = string.match(entry, '^(%d+)|[^|]+|(%d+)|(%d+)|')
 entry = need .. '|' .. new .. '|' .. tokens .. '|' .. base .. '|'
 redis.call('HSET', P .. 'j:' .. new, 'state', 'queued', 'flow', flow, 'entry', entry, 'note', note, 'replays', job)
 redis.call('SET', P .. 'y:' .. new, payload)
-if redis.call('HEXISTS', f, 'single') == 1 then admit(new, org, #payload) end
+if redis.call('HEXISTS', f, 'single') == 1 then
+  redis.call('HSET', P .. 'j:' .. new, 'tag', tag or '')
+  admit(new, org, size_of(payload, note, tag or ''))
+end
 redis.call('RPUSH', f .. ':q', entry)
 redis.call('HINCRBY', f, 'open', 1)
 redis.call('HINCRBY', f, 'held', 1)

@@ -11,21 +11,25 @@
 --       7 idem_s        how long that is remembered
 --       8 org_most      bytes of jobs that may wait: of the org
 --       9 server_most   and of the partition
---       10 ...   per job, at most 500: id, flow, characters that it may use at most, tokens at most, characters of
+--       10 org_kept     bytes of jobs that are kept after their end: of the org
+--       11 server_kept  and of the partition
+--       12 ...   per job, at most 500: id, flow, characters that it may use at most, tokens at most, characters of
 --                those that are known beforehand, pack key ('': it shares no call), note (what its record says
---                of it), tag (endpoint|user|model, for usage), ms until its deadline (0: none), ms that it waits at least, 'end' if it is not to be asked
---                again when nobody knows whether it was answered (else ''), payload, digest of an idempotency key of
---                its own ('': none), digest of what is asked under that
+--                of it), tag (endpoint|user|model, for usage), ms until its deadline (0: none), ms that it waits at
+--                least, 'end' if it is not to be asked again when nobody knows whether it was answered (else ''),
+--                payload, digest of an idempotency key of its own ('': none), digest of what is asked under that
 --
 -- Replies  {'submitted', ids}       with commas; those of jobs that were submitted before are as they were
 --          {'differs'}              something else was submitted under the same key
 --          {'suspended'}            the org
 --          {'unknown', flow}        a flow that is not open
---          {'full', whose, bytes}   org or server: so many bytes wait already
+--          {'full', whose, bytes}   org, server, org_kept or server_kept: so many bytes are there already
 
 local FIELDS = 14
 
-local org, idem, print, idem_s, org_most, server_most = unpack(arg, 1, 6)
+local FIRST = 9
+
+local org, idem, print, idem_s = unpack(arg, 1, 4)
 local o = P .. 'o:' .. org
 
 -- Ids of what was submitted under a key, nil if nothing was; and whether that was something else.
@@ -45,25 +49,27 @@ end
 local known, differs = before(idem, print)
 if differs then return reply('differs') end
 if known then return reply('submitted', known) end
-local status, org_bytes = unpack(redis.call('HMGET', o, 'status', 'bytes'))
-if status == 'suspended' then return reply('suspended') end
-local size, ids, new, open = 0, {}, {}, {}
-for at = 7, #arg, FIELDS do
+if redis.call('HGET', o, 'status') == 'suspended' then return reply('suspended') end
+local size, ids, new, open, under = 0, {}, {}, {}, {}
+for at = FIRST, #arg, FIELDS do
   local job, flow = arg[at], arg[at + 1]
   if not open[flow] and redis.call('HGET', P .. 'f:' .. flow, 'org') ~= org then return reply('unknown', flow) end
   open[flow] = true
-  known, differs = before(arg[at + 12], arg[at + 13])
+  local key, print_of = arg[at + 12], arg[at + 13]
+  known, differs = before(key, print_of)
+  if key ~= '' and under[key] then   -- earlier in the same list
+    known, differs = under[key].id, under[key].print ~= print_of
+  end
   if differs then return reply('differs') end
   ids[#ids + 1] = known or job
   if not known then
     new[#new + 1] = at
-    size = size + #arg[at + 11]
+    under[key] = {id = job, print = print_of}
+    size = size + size_of(arg[at + 11], arg[at + 6], arg[at + 7])
   end
 end
-org_bytes = tonumber(org_bytes) or 0
-local server_bytes = tonumber(redis.call('HGET', M, 'bytes')) or 0
-if org_bytes + size > tonumber(org_most) then return reply('full', 'org', org_bytes) end
-if server_bytes + size > tonumber(server_most) then return reply('full', 'server', server_bytes) end
+local whose, bytes = too_much(org, size, unpack(arg, 5, 8))
+if whose then return reply('full', whose, bytes) end
 
 local came, in_line = {}, {}
 for _, at in ipairs(new) do
@@ -79,7 +85,7 @@ for _, at in ipairs(new) do
     redis.call('HSET', j, 'deadline', now + within_ms)
     redis.call('ZADD', P .. 'until', now + within_ms, job)
   end
-  admit(job, org, #payload)
+  admit(job, org, size_of(payload, note, tag))
   redis.call('HINCRBY', P .. 'counts', 'submitted|' .. string.match(tag, '^[^|]*'), 1)
   if tonumber(wait_ms) > 0 then
     redis.call('ZADD', f .. ':later', now + wait_ms, job)

@@ -71,26 +71,37 @@ local function note_usage(org, tag, what, n)
   redis.call('HINCRBY', P .. 'o:' .. org .. ':use:' .. math.floor(now / DAY_MS), what .. '|' .. tag, n)
 end
 
+-- What single jobs weigh, in bytes: `bytes` of those that wait, `kept` of those that have ended.
+local function weigh(org, field, by)
+  redis.call('HINCRBY', P .. 'o:' .. org, field, by)
+  redis.call('HINCRBY', M, field, by)
+end
+
 -- The last word about a single job: it is kept with its answer, and whoever waits for it is told. What it asked is
 -- kept only where it may be asked again.
 local function keep(flow, job, state, body, org, size, tag, erased)
   local o = P .. 'o:' .. org
   if erased then
-    redis.call('DEL', P .. 'j:' .. job, P .. 'y:' .. job)
+    redis.call('DEL', P .. 'j:' .. job, P .. 'y:' .. job, P .. 'x:' .. job)
+    redis.call('ZREM', o .. ':dead', job)
     redis.call('ZREM', o .. ':jobs', job)
     redis.call('HINCRBY', P .. 'f:' .. flow, 'held', -1)
   else
-    redis.call('HSET', P .. 'j:' .. job, 'ended', now)
+    local kept = size + #body
+    if state == 'succeeded' then
+      kept = kept - redis.call('STRLEN', P .. 'y:' .. job)
+      redis.call('DEL', P .. 'y:' .. job)
+    end
+    redis.call('HSET', P .. 'j:' .. job, 'ended', now, 'kept', kept)
+    weigh(org, 'kept', kept)
     redis.call('SET', P .. 'a:' .. job, body)
-    if state == 'succeeded' then redis.call('DEL', P .. 'y:' .. job) end
     redis.call('ZADD', P .. 'ended', now, job)
   end
   if tag then
     if state == 'succeeded' then note_usage(org, tag, 'jobs', 1) end
     redis.call('HINCRBY', P .. 'counts', state .. '|' .. string.match(tag, '^[^|]*'), 1)
   end
-  redis.call('HINCRBY', o, 'bytes', -size)
-  redis.call('HINCRBY', M, 'bytes', -size)
+  weigh(org, 'bytes', -size)
   redis.call('XADD', P .. 'done', 'MAXLEN', '~', DONE_MOST, '*', 'job', job)
   redis.call('XADD', o .. ':ev', 'MAXLEN', '~', EVENTS_MOST, '*', 'at', now, 'event', 'job', 'job', job, 'state', state)
 end
