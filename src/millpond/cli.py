@@ -352,8 +352,8 @@ def worker(
     """Claim released calls, make them and settle them, until told to stop.
 
     Reads MILLPOND_REDIS_URL, MILLPOND_BASE_URL, MILLPOND_PROVIDER_KEY (or MILLPOND_MASTER_KEY,
-    which opens the orgs' own keys), MILLPOND_SLOTS and MILLPOND_QUEUE_URL. At SIGTERM calls may finish
-    for MILLPOND_GRACE_MS; a second one cuts them.
+    which opens the orgs' own keys), MILLPOND_SLOTS and MILLPOND_QUEUE_URL. At SIGTERM calls may
+    finish for MILLPOND_GRACE_MS; a second one cuts them.
     """
     from millpond.worker.supervisor import keep
     from millpond.worker.supervisor import main as supervise
