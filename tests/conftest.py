@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ from millpond.providers.proxied import Proxied
 from millpond.store import keys
 from millpond.store.gateway import Gateway, connect
 from millpond.store.store import Lane, Reserve, Store
+
+# A shell's background jobs ignore it, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PARTITION = "t"
 START_MS = 1_700_000_000_000
