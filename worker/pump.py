@@ -75,6 +75,7 @@ class Pump:
         self._settled: deque[tuple[float, Settlement]] = deque()
         self._told_life = 0
         self._beat_ms = float("-inf")
+        self._beside: asyncio.Task[None] | None = None
         self._tracer = tracing.begin()
 
     async def run_until(self, stop: asyncio.Event, *, hurry: asyncio.Event, grace_ms: int) -> None:
@@ -82,6 +83,7 @@ class Pump:
         hurry."""
         async with asyncio.TaskGroup() as calls:
             while not stop.is_set():
+                self._settle_beside(calls)
                 claimed = await self._turn(claim=True)
                 for call in claimed:
                     self._start(calls, call)
@@ -89,6 +91,32 @@ class Pump:
                 if not claimed and not self._ended and not self._unsent:
                     await self._bell.wait(_IDLE_S)
             await self._finish(hurry, grace_ms)
+
+    def _settle_beside(self, tasks: asyncio.TaskGroup) -> None:
+        """While more calls end than a turn takes, some are settled beside the turns: else the
+        server would wait for us as long as we look at its reply."""
+        if self._beside is None and len(self._ended) > _TURN_MOST:
+            portion = _portion(self._ended)[:_TURN_MOST]
+            for _ in portion:
+                self._ended.popleft()
+            self._beside = tasks.create_task(self._settle(portion), name="settle")
+
+    async def _settle(self, portion: list[Settlement]) -> None:
+        try:
+            with tracing.settling(self._tracer, [one.call for one in portion]):
+                await self._store.settle(portion)
+            self._note(portion)
+        except Unavailable as error:
+            log.warning("store_unavailable", error=str(error))
+            self._ended.extendleft(reversed(portion))
+        finally:
+            self._beside = None
+            self._bell.ring()
+
+    async def _nothing_beside(self) -> None:
+        """What is settled beside the turns has been, or is to be told again."""
+        if self._beside is not None:
+            await asyncio.wait({self._beside})
 
     def _start(self, calls: asyncio.TaskGroup, call: Claimed) -> None:
         self._held[call.id] = call
@@ -138,6 +166,7 @@ class Pump:
         try:
             await self._give_back()
             if self._store.gateway.life != self._told_life:
+                await self._nothing_beside()
                 await self._tell_everything()
             return await self._exchange(claim=claim)
         except Unavailable as error:
@@ -146,11 +175,14 @@ class Pump:
             return []
 
     async def _exchange(self, *, claim: bool) -> Sequence[Claimed]:
-        settlements = _portion(self._ended)[:_TURN_MOST]
         beat_due = self._now_ms() - self._beat_ms > self._lease_ms / 6
+        if beat_due:  # it says how many slots are free, and what is held
+            await self._nothing_beside()
+        settlements = [] if self._beside else _portion(self._ended)[:_TURN_MOST]
         state = self._state(without=settlements, with_held=beat_due)
         free = state.free
         if not settlements and not beat_due and not (claim and free):
+            await self._nothing_beside()
             return []
         began_ms = self._now_ms()
         reached("pump.turn.before")
@@ -175,9 +207,14 @@ class Pump:
         return turn.claimed
 
     def _confirm(self, settlements: list[Settlement]) -> None:
-        now_ms = self._now_ms()
-        for one in settlements:
+        for _ in settlements:
             self._ended.popleft()
+        self._note(settlements)
+
+    def _note(self, settled: list[Settlement]) -> None:
+        """They are settled: what was held for them is free, and they are remembered for a while."""
+        now_ms = self._now_ms()
+        for one in settled:
             self._held.pop(one.id, None)
             self._settled.append((now_ms, one))
             reached("pump.call.settled")
@@ -225,6 +262,7 @@ class Pump:
         while self._running and self._now_ms() < end_ms and not hurry.is_set():
             await self._turn(claim=False)
             await self._bell.wait(min(_IDLE_S, max(0.0, end_ms - self._now_ms()) / 1_000))
+        await self._nothing_beside()
         await asyncio.sleep(0)  # a task that has not begun would be cut without a word
         for task in list(self._running.values()):
             task.cancel()

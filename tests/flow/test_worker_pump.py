@@ -1,7 +1,7 @@
 """The pump on a real store, with a provider that does what a test tells it to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from conftest import PARTITION, TestTime, lane
-from millpond.domain.call import Claimed
+from millpond.domain.call import Claimed, Settlement
 from millpond.errors import StoreUnavailable
 from millpond.providers.caller import Sent
 from millpond.providers.outcome import Answered, NotSent, Outcome
@@ -295,3 +295,40 @@ async def test_at_a_stop_calls_beyond_the_grace_are_cut(store: Store, redis: Red
         await rig.until(all_run)
 
     assert (await store.look(FLOW)).flow.estimated == 10
+
+
+@pytest.mark.parametrize("fault", ["none", "a lost request", "a lost reply"])
+async def test_of_many_that_end_at_once_some_are_settled_beside_the_turns(
+    store: Store, redis: Redis, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    all_run, settle = asyncio.Event(), store.settle
+    beside: list[str] = []
+
+    async def together(call: Claimed) -> Outcome:
+        if provider.running == 80:
+            all_run.set()
+        await all_run.wait()
+        return GOOD
+
+    async def watched(settlements: Sequence[Settlement]) -> list[str]:
+        beside.extend(one.id for one in settlements)
+        first = len(beside) == len(settlements)
+        if first and fault == "a lost request":
+            raise StoreUnavailable("the server does not answer")
+        words = await settle(settlements)
+        if first and fault == "a lost reply":
+            raise StoreUnavailable("the server does not answer")
+        return words
+
+    provider = Provider(together)
+    monkeypatch.setattr(store, "settle", watched)
+    async with pumping(store, redis, provider, jobs=90, slots=80) as rig:
+        rows = await rig.until_done(90)
+
+    assert beside
+    assert sorted(provider.sent) == sorted(f"f.{n}" for n in range(90))
+    assert len(rows) == 90
+    view = await store.look(FLOW)
+    assert (view.flow.used, view.flow.reserved, view.flow.calls) == (630, 0, 90)
+    free = await redis.hget(keys.partition(PARTITION), "free:acme")  # type: ignore[misc]
+    assert free == b"80"  # all of its slots, until it is noticed that it left
