@@ -148,7 +148,7 @@ def test_a_flow_whose_jobs_are_all_on_their_way_waits_for_nothing() -> None:
 
 
 def test_a_job_that_failed_waits_until_it_is_tried_again_unless_the_lane_is_shut() -> None:
-    later = replace(JOB, before=None, later_at_ms=NOW_MS + 1_500)
+    later = replace(JOB, attempts=1, before=None, later_at_ms=NOW_MS + 1_500)
 
     assert why_job(replace(lane(FULL), job=later), wall_s=WALL_S) == Reason(
         Why.RETRY, "retry", next_release_s=WALL_S + 1.5
@@ -156,6 +156,14 @@ def test_a_job_that_failed_waits_until_it_is_tried_again_unless_the_lane_is_shut
     shut = why_job(replace(lane(**UNWELL), job=later), wall_s=WALL_S)
     assert shut is not None
     assert shut.why is Why.UNWELL
+
+
+def test_a_job_that_was_never_tried_waits_for_the_time_it_was_submitted_for() -> None:
+    later = replace(JOB, attempts=0, before=None, later_at_ms=NOW_MS + 1_500)
+
+    assert why_job(replace(lane(FULL), job=later), wall_s=WALL_S) == Reason(
+        Why.NOT_BEFORE, "not before its time", next_release_s=WALL_S + 1.5
+    )
 
 
 def test_a_job_without_room_in_the_quota_is_told_with_what_is_reserved() -> None:

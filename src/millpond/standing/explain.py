@@ -26,6 +26,7 @@ class Why(StrEnum):
     REFUSED = "refused"
     LIMIT = "limit"
     NO_SLOT = "no_slot"
+    NOT_BEFORE = "not_before"
     RETRY = "retry"
     TURN = "turn"
 
@@ -123,7 +124,10 @@ def why_job(seen: Explanation, *, wall_s: float) -> Reason | None:
     if reason is not None:
         return reason
     if job.later_at_ms is not None:
-        return Reason(Why.RETRY, "retry", next_release_s=now.wall(job.later_at_ms))
+        next_s = now.wall(job.later_at_ms)
+        if not job.attempts:  # it was submitted so
+            return Reason(Why.NOT_BEFORE, "not before its time", next_release_s=next_s)
+        return Reason(Why.RETRY, "retry", next_release_s=next_s)
     return _full(now, seen.lane, (), flow.klass) or _no_slot(seen) or _TURN
 
 
