@@ -505,6 +505,16 @@ async def test_what_cannot_be_overcome_ends_a_map_after_what_was_read_is_told(
     assert all(isinstance(one.error, Unauthorized) for one in found)
 
 
+@pytest.mark.parametrize("status", [404, 429, 500])
+async def test_a_look_that_is_refused_befalls_only_its_job(pond: Pond, status: int) -> None:
+    again = {"Retry-After": "60"} if status == 429 else {}
+    pond.plan("GET", Step(status, headers=again))
+    async with _client(pond, timeout=1.0) as client:
+        found = [one async for one in client.map(["a", "b", "c", "d"], concurrency=4, polls=1)]
+
+    assert sorted(one.ok for one in found) == [False, True, True, True]
+
+
 async def test_closing_the_client_ends_a_map(client: AsyncClient) -> None:
     found: list[Result[int]] = []
     mapped = client.map(range(10**9), text=str, concurrency=20)

@@ -136,8 +136,14 @@ class Watch:
             self._stir()
 
 
+#: Of every request alike: what the key is refused for, and what a server that is not there says
+#: through a proxy, also when asked again.
+_OF_ALL = frozenset({401, 403, 502, 503, 504})
+
+
 def is_fatal(error: Exception) -> bool:
-    """Whether it would befall everything else that is asked just as well."""
+    """Whether it would befall everything else that is asked just as well. (A 500 is of the one
+    request that met it.)"""
     if isinstance(error, ApiError):
-        return error.status in (401, 403) or error.status >= 500 or error.status == 429
+        return error.status in _OF_ALL
     return isinstance(error, ConnectionFailed | ClientClosed)
