@@ -32,6 +32,8 @@ from millpond.store.store import Store
 #: Failures that a single job may have, and deaths of a worker that it may see.
 ATTEMPTS, CRASHES = 5, 3
 MAX_TOKENS = 256
+#: How far from now a deadline or a not_before may be.
+AHEAD_MOST_DAYS = 30
 _MODE_KNOWN_MS = 1_000
 _MODES_MOST = 10_000
 #: What a job asks, by endpoint: the fields that may say it.
@@ -73,6 +75,25 @@ class Intake:
         self._modes: dict[str, tuple[float, str]] = {}
         self._tracer = tracing.begin()
 
+    async def knows(self, who: Identity, idempotency: str) -> bool:
+        """Whether something was submitted under an idempotency key, whatever it was."""
+        return await self._singles.is_known(who.org, _digest(who.user, idempotency))
+
+    async def said_before(
+        self, who: Identity, asked: Sequence[JobAsked], *, alone: bool, idempotency: str | None
+    ) -> list[str] | None:
+        """The ids of what was taken in when the same was said before: under the key of the request,
+        or, of a job that is asked for by itself, under its own. It is looked up before anything is
+        checked that may have changed meanwhile. Raises KeyReused."""
+        found = None
+        if idempotency is not None:
+            key, print_ = _digest(who.user, idempotency), _print(asked)
+            found = await self._singles.said_before(who.org, key, print_)
+        if found is None and alone and asked[0].idempotency is not None:
+            key, print_ = _digest(who.user, asked[0].idempotency), _print(asked)
+            found = await self._singles.said_before(who.org, key, print_)
+        return found
+
     async def take(
         self, who: Identity, asked: Sequence[JobAsked], *, alone: bool, idempotency: str | None
     ) -> list[str]:
@@ -106,7 +127,7 @@ class Intake:
         key, print_ = "", ""
         if idempotency is not None:
             key = _digest(who.user, idempotency)
-            print_ = hashlib.sha256(b"\n".join(map(_asked, asked))).hexdigest()
+            print_ = _print(asked)
         for _ in range(len(asked) + 1):
             try:
                 return await self._singles.submit(
@@ -169,13 +190,11 @@ class Intake:
             base=need.base,
             pack="" if ask.more else self._known.adapter.pack_key(common, ask),
             within_ms=_within_ms(asked.deadline, now, f"{where}/deadline"),
-            wait_ms=0 if asked.not_before is None else _ms_until(asked.not_before, now),
+            wait_ms=max(0, _ms_until(asked.not_before, now, f"{where}/not_before")),
             on_unknown=asked.on_unknown,
             tag=f"{endpoint}|{who.user}|{model}",
             idempotency="" if asked.idempotency is None else _digest(who.user, asked.idempotency),
-            fingerprint=""
-            if asked.idempotency is None
-            else hashlib.sha256(_asked(asked)).hexdigest(),
+            fingerprint="" if asked.idempotency is None else _print([asked]),
         )
 
     async def _open(self, who: Identity, flow: str) -> None:
@@ -262,20 +281,26 @@ def _check_examples(examples: Sequence[Example], pointer: str) -> None:
 
 
 def _within_ms(deadline: datetime | None, now: float, pointer: str) -> int:
-    if deadline is None:
-        return 0
-    left_ms = _ms_until(deadline, now)
-    if left_ms <= 0:
+    left_ms = _ms_until(deadline, now, pointer)
+    if deadline is not None and left_ms <= 0:
         raise BadJob(pointer, "the deadline has passed already")
     return left_ms
 
 
-def _ms_until(moment: datetime, now: float) -> int:
-    return max(0, round((moment.timestamp() - now) * 1_000))
+def _ms_until(moment: datetime | None, now: float, pointer: str) -> int:
+    """0: no moment was named."""
+    if moment is None:
+        return 0
+    left_s = moment.timestamp() - now
+    if left_s > AHEAD_MOST_DAYS * 86_400:
+        raise BadJob(pointer, f"it is {AHEAD_MOST_DAYS} days from now at most")
+    return round(left_s * 1_000)
 
 
-def _asked(asked: JobAsked) -> bytes:
-    return asked.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+def _print(asked: Sequence[JobAsked]) -> str:
+    """Of what is asked: the same for the same."""
+    told = (one.model_dump_json(by_alias=True, exclude_defaults=True).encode() for one in asked)
+    return hashlib.sha256(b"\n".join(told)).hexdigest()
 
 
 def _digest(user: str, key: str) -> str:

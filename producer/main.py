@@ -23,11 +23,13 @@ from millpond.producer.api.access import AccessRoutes, OrgStates, tell_mode
 from millpond.producer.api.accounts import ACCOUNT_FAULTS, Accounts
 from millpond.producer.api.guidelines import page_routes
 from millpond.producer.api.jobs import Jobs
-from millpond.producer.api.lanes import Lanes
+from millpond.producer.api.lanes import Lanes, backlog
 from millpond.producer.api.look import Look
 from millpond.producer.api.operators import Operators
+from millpond.producer.api.still import StillGood
 from millpond.producer.http.address import Trust
 from millpond.producer.http.app import Authenticate, Gate, HttpSettings, build
+from millpond.producer.http.asked import idempotency_key_of
 from millpond.producer.http.listener import Listener, serve
 from millpond.producer.http.problems import Faults, Problem, Wrong, invalid
 from millpond.producer.http.rim import Meters
@@ -42,7 +44,7 @@ from millpond.store.api_keys import ApiKeys, KeyChecker
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import hello_until
 from millpond.store.sealing import MasterKeys, read_master_keys
-from millpond.store.singles import Bounds, KeyReused, NotEnded, Singles, Suspended
+from millpond.store.singles import Bounds, Full, KeyReused, NotEnded, Singles, Suspended
 from millpond.store.store import Store
 from millpond.store.vault import Vault
 
@@ -50,6 +52,8 @@ log = structlog.get_logger()
 
 #: The scheduler says each second that it lives.
 _SCHEDULER_SILENT_MS = 5_000
+#: Connections to the store; requests take turns on them.
+CONNECTIONS_MOST = 50
 
 
 def _bad_job(bad: BadJob) -> Problem:
@@ -64,6 +68,7 @@ def _key_reused(reused: KeyReused) -> Problem:
 FAULTS: Faults = {
     **ACCOUNT_FAULTS,
     BadJob: _bad_job,
+    Full: backlog,
     KeyReused: _key_reused,
     NotEnded: "conflict",
     Suspended: "suspended",
@@ -76,7 +81,9 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         raise Refused("a producer needs MILLPOND_REDIS_URL")
     masters = read_master_keys(settings)
     async with AsyncExitStack() as exits:
-        redis = await exits.enter_async_context(connect(settings.redis_url))
+        redis = await exits.enter_async_context(
+            connect(settings.redis_url, connections_most=CONNECTIONS_MOST)
+        )
         blocking = await exits.enter_async_context(connect(settings.redis_url, blocking=True))
         store = Store(Gateway(redis, settings.partition))
         waiting = Waiting(Singles(Gateway(blocking, settings.partition)))
@@ -119,16 +126,18 @@ class Service:
         self._api_keys = ApiKeys(store.gateway, masters)
         self._vault = Vault(store.gateway, masters)
         self._checker = KeyChecker(self._api_keys)
+        self._still = StillGood(self._checker.identity)
         self._states = OrgStates(store)
+        self._intake = Intake(store, self._known, self._bounds)
         self._meters = Meters()
         self.meters = StoreMeters(store, self._meters.registry)
 
     def user_routes(self) -> list[Route]:
-        store, known = self._store, self._known
-        intake = Intake(store, known, self._bounds)
+        store, known, lanes, still = self._store, self._known, self._lanes, self._still
+        simulated = self._simulated
         return [
-            *Jobs(store, intake, self._waiting, self._lanes, simulated=self._simulated).routes(),
-            *Look(store, self._lanes, known).routes(),
+            *Jobs(store, self._intake, self._waiting, lanes, still, simulated=simulated).routes(),
+            *Look(store, lanes, known, still).routes(),
             *Accounts(store, self._api_keys, self._vault, known.models).routes(),
             *AccessRoutes(store).routes(),
             *page_routes(),
@@ -139,7 +148,8 @@ class Service:
 
     def users(self) -> web.Application:
         identity = self._states.noting(self._checker.identity)
-        app = self._build(self.user_routes(), identity, gate=self._gate)
+        # What is measured is of all orgs: it is told to operators alone.
+        app = self._build(self.user_routes(), identity, gate=self._gate, shows_metrics=False)
         app.on_response_prepare.append(tell_mode)
         return app
 
@@ -147,9 +157,15 @@ class Service:
         return self._build(self.operator_routes(), self._checker.identity)
 
     async def _gate(self, request: web.Request, route: Route, who: Identity | None) -> None:
-        """Nothing is read of what would be refused anyway, or for which there is no room."""
+        """Nothing is read of what would be refused anyway, or for which there is no room. What was
+        taken in before gets the same answer, however things stand now."""
+        submits = who is not None and route.operation == "submit_jobs"
+        if who is not None and submits:
+            key = idempotency_key_of(request, route)
+            if key is not None and await self._intake.knows(who, key):
+                return
         await self._states.refuse_writes(route, who)
-        if who is not None and route.operation == "submit_jobs":
+        if who is not None and submits:
             await self._lanes.room_for(who.org, request.content_length or 0)
 
     async def _server(self) -> str | None:
@@ -163,7 +179,12 @@ class Service:
         return None
 
     def _build(
-        self, routes: Sequence[Route], identity: Authenticate, *, gate: Gate | None = None
+        self,
+        routes: Sequence[Route],
+        identity: Authenticate,
+        *,
+        gate: Gate | None = None,
+        shows_metrics: bool = True,
     ) -> web.Application:
         return build(
             routes,
@@ -172,6 +193,7 @@ class Service:
             version=__version__,
             checks={"server": self._server, "scheduler": self._scheduler},
             meters=self._meters,
+            shows_metrics=shows_metrics,
             faults=FAULTS,
             gate=gate,
         )

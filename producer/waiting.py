@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -17,6 +18,8 @@ _BLOCK_MS = 1_000
 #: The stream forgets: what was missed in it is found so late at most.
 _LOOK_AGAIN_MS = 10_000
 _LOOKED_AT = 1_000
+#: How often it is asked whether somebody still may wait.
+_MAY_S = 1.0
 
 
 class Waiting:
@@ -51,8 +54,8 @@ class Waiting:
         for job in list(self._waiters):
             self._tell(job)
 
-    async def wait(self, job: str, seconds: float) -> None:
-        """Until the job has ended, or so long, or we stop."""
+    async def wait(self, job: str, seconds: float, may: Callable[[], Awaitable[bool]]) -> None:
+        """Until the job has ended, or so long, or we stop, or `may` says no."""
         if self._over:
             return
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -63,7 +66,8 @@ class Waiting:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await told
+                    while not told.done() and await may():
+                        await asyncio.wait((told,), timeout=_MAY_S)
         finally:
             waiting = self._waiters[job]
             waiting.discard(told)

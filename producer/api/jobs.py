@@ -1,16 +1,18 @@
 """Routes of single jobs: submit, look, list, cancel, explain, ask again, erase."""
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
+import structlog
 from pydantic import Field, StringConstraints
 
 from millpond.clock import rfc3339
 from millpond.domain.account import Identity
 from millpond.domain.job import State
-from millpond.errors import UnknownPart
+from millpond.errors import Unavailable, UnknownPart
 from millpond.producer.api.lanes import Lanes
 from millpond.producer.api.shapes import (
     Accepted,
@@ -18,23 +20,29 @@ from millpond.producer.api.shapes import (
     ClassName,
     EndpointName,
     Estimate,
+    JobAsked,
     JobsAsked,
     JobShape,
     Submitted,
 )
-from millpond.producer.http.pages import Page, PageQuery, cursor_of
+from millpond.producer.api.still import StillGood
+from millpond.producer.http.pages import Page, PageQuery, bad_cursor, cursor_of
 from millpond.producer.http.table import MIB, Call, Model, Name, Reply, Route, Who
 from millpond.producer.intake import Intake, new_id
 from millpond.producer.waiting import Waiting
 from millpond.standing.moments import Told
 from millpond.standing.standing import standing
-from millpond.store.singles import Kept, Singles
+from millpond.store.singles import Full, Kept, Singles
 from millpond.store.store import Store
+
+log = structlog.get_logger()
 
 WAIT_MOST_S = 60
 #: Jobs that are looked at for one page, if a filter passes few of them.
 _LOOKED_AT_MOST = 2_000
 _AT_ONCE = 200
+#: A place in the list: a moment and the job before.
+_PLACE = re.compile(r"[0-9]{1,16}\|.{0,200}")
 
 
 class LookQuery(Model):
@@ -61,13 +69,21 @@ class Jobs:
     """The handlers, and what they work with."""
 
     def __init__(
-        self, store: Store, intake: Intake, waiting: Waiting, lanes: Lanes, *, simulated: bool
+        self,
+        store: Store,
+        intake: Intake,
+        waiting: Waiting,
+        lanes: Lanes,
+        still: StillGood,
+        *,
+        simulated: bool,
     ) -> None:
         self._store = store
         self._singles = Singles(store.gateway)
         self._intake = intake
         self._waiting = waiting
         self._lanes = lanes
+        self._still = still
         self._simulated = simulated
 
     def routes(self) -> list[Route]:
@@ -134,7 +150,7 @@ class Jobs:
                 self.retry_job,
                 summary="Ask what a job asked that ended without an answer, as a new job",
                 replies={202: Accepted},
-                problems=(409,),
+                problems=(409, 429),
                 **user,
             ),
         ]
@@ -142,28 +158,48 @@ class Jobs:
     async def submit_jobs(self, call: Call) -> Reply:
         who, alone = call.caller, not isinstance(call.body, list)
         asked = [call.body] if alone else call.body
+        key = call.idempotency_key
+        before = await self._intake.said_before(who, asked, alone=alone, idempotency=key)
+        ids = before or await self._take(who, asked, alone=alone, idempotency=key)
+        told = [Accepted(id=id, state=State.QUEUED) for id in ids]
+        headers = {"Location": call.link(f"/v1/jobs/{ids[0]}")} if alone else {}
+        # They are taken in, whatever comes now: what cannot be told of them is left out.
+        try:
+            if before is not None:
+                states = await self._singles.states(ids)
+                told = [
+                    one.model_copy(update={"state": state or one.state})
+                    for one, state in zip(told, states, strict=True)
+                ]
+            headers |= await self._lanes.rate_headers(who.org, asked[-1].endpoint)
+            told[-1] = _accepted(await self._shape(who, ids[-1], wall_s=time.time()))
+        except (UnknownPart, Unavailable) as error:
+            log.warning("submission_told_in_part", job=ids[-1], error=str(error))
+        return Reply(told[0] if alone else AcceptedList(data=told), status=202, headers=headers)
+
+    async def _take(
+        self, who: Identity, asked: Sequence[JobAsked], *, alone: bool, idempotency: str | None
+    ) -> list[str]:
         await self._lanes.admit(who.org, asked)
-        ids = await self._intake.take(who, asked, alone=alone, idempotency=call.idempotency_key)
-        last = await self._shape(who, ids[-1], wall_s=time.time())
-        headers = await self._lanes.rate_headers(who.org, asked[-1].endpoint)
-        told = [Accepted(id=id, state=State.QUEUED) for id in ids[:-1]]
-        told.append(_accepted(last))
-        if not alone:
-            return Reply(AcceptedList(data=told), status=202, headers=headers)
-        headers = {**headers, "Location": call.link(f"/v1/jobs/{ids[0]}")}
-        return Reply(told[0], status=202, headers=headers)
+        try:
+            return await self._intake.take(who, asked, alone=alone, idempotency=idempotency)
+        except Full as full:
+            raise await self._lanes.full(who.org, full) from None
 
     async def get_job(self, call: Call) -> JobShape:
         who, id, seconds = call.caller, call.path["id"], call.query.wait
         kept = await self._singles.find(who.org, id)
         if kept.ended_ms is None and seconds:
-            await self._waiting.wait(id, seconds)
+            await self._waiting.wait(id, seconds, lambda: self._still.is_good(call))
+            await self._still.check(call)
             kept = await self._singles.find(who.org, id)
         return await self._told(kept, wall_s=time.time())
 
     async def list_jobs(self, call: Call) -> Page[JobShape]:
         query: ListQuery = call.query
         org, place = call.caller.org, query.cursor or ""
+        if place and not _PLACE.fullmatch(place):
+            raise bad_cursor()
         found: list[Kept] = []
         more: str | None = place
         looked = 0
@@ -200,10 +236,17 @@ class Jobs:
 
     async def retry_job(self, call: Call) -> Reply:
         who, id, new = call.caller, call.path["id"], new_id()
-        await self._singles.again(who.org, id, new, self._lanes.bounds)
-        shape = await self._shape(who, new, wall_s=time.time())
+        try:
+            await self._singles.again(who.org, id, new, self._lanes.bounds)
+        except Full as full:
+            raise await self._lanes.full(who.org, full) from None
+        told = Accepted(id=new, state=State.QUEUED)
+        try:
+            told = _accepted(await self._shape(who, new, wall_s=time.time()))
+        except (UnknownPart, Unavailable) as error:
+            log.warning("submission_told_in_part", job=new, error=str(error))
         headers = {"Location": call.link(f"/v1/jobs/{new}")}
-        return Reply(_accepted(shape), status=202, headers=headers)
+        return Reply(told, status=202, headers=headers)
 
     async def _shape(self, who: Identity, id: str, *, wall_s: float) -> JobShape:
         return await self._told(await self._singles.find(who.org, id), wall_s=wall_s)

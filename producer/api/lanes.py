@@ -17,6 +17,8 @@ from millpond.store.view import Explanation, Holds
 #: A look at a lane is used for so long.
 _KNOWN_MS = 200
 _LANES_MOST = 1_000
+#: Nobody knows when there will be room: this long is waited at least.
+_NOBODY_KNOWS_S = 60.0
 _NAMES = {60_000: "minute", 3_600_000: "hour", 86_400_000: "day"}
 
 
@@ -75,16 +77,21 @@ class Lanes:
                 )
 
     async def full(self, org: str, full: Full) -> Problem:
-        """Too many bytes wait: when some will have gone."""
+        """There are too many bytes: when it is worth while to ask again."""
+        again_s, detail = None, str(full)
+        if full.whose == "org":
+            again_s = await self._some_gone_s(org)
+        if again_s is None:
+            again_s = _NOBODY_KNOWS_S
+            detail += ". When that will be nobody knows: Retry-After is no promise"
+        return backlog(full, detail, retry_after_s=again_s)
+
+    async def _some_gone_s(self, org: str) -> float | None:
+        """How long until a tenth of what is in line has gone, so that there is room then. None: it
+        cannot be told, or nothing is in line and what is there waits for its time."""
         waits = [await self._drains_s(f"{org}.{endpoint}", 0) for endpoint in Endpoint]
-        drains_s = max((one for one in waits if one is not None), default=60.0)
-        # A tenth of what waits, so that who comes back then finds room.
-        return Problem(
-            "backlog",
-            str(full),
-            retry_after_s=max(1.0, drains_s / 10),
-            limit=LimitShown("waiting", "bytes", full.waiting, full.most),
-        )
+        longest_s = max((one for one in waits if one is not None), default=0.0)
+        return max(1.0, longest_s / 10) if longest_s else None
 
     async def _drains_s(self, lane: str, more: int) -> float | None:
         """How long until what is in line, and so much more, has gone; None: nobody knows."""
@@ -118,3 +125,10 @@ class Lanes:
         if not policies:
             return {}
         return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(lefts)}
+
+
+def backlog(full: Full, detail: str = "", *, retry_after_s: float = _NOBODY_KNOWS_S) -> Problem:
+    """What is told of a bound that is reached."""
+    name = "kept" if full.whose.endswith("_kept") else "waiting"
+    limit = LimitShown(name, "bytes", full.waiting, full.most)
+    return Problem("backlog", detail or str(full), retry_after_s=retry_after_s, limit=limit)

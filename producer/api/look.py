@@ -1,7 +1,9 @@
 """Routes that tell how an org stands: its limits and quota, its usage, its events, its models."""
 
 import asyncio
+import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -12,6 +14,8 @@ from millpond.clock import rfc3339
 from millpond.domain.job import Endpoint
 from millpond.producer.api.lanes import Lanes
 from millpond.producer.api.shapes import EndpointName
+from millpond.producer.api.still import StillGood
+from millpond.producer.http.problems import LimitShown, Problem, invalid
 from millpond.producer.http.sse import Event, stream
 from millpond.producer.http.table import EVENT_STREAM, Call, Model, Reply, Route, Who
 from millpond.producer.intake import Known
@@ -23,6 +27,10 @@ from millpond.store.store import Row, Store
 
 _EVENTS_AT_ONCE = 200
 _LOOK_S = 0.5
+#: Streams of events that an org may have open at this process.
+STREAMS_MOST = 50
+_STREAM_AGAIN_S = 5.0
+_EVENT_ID = re.compile(r"[0-9]{1,16}(-[0-9]{1,16})?")
 
 
 class UsageQuery(Model):
@@ -68,12 +76,14 @@ class ModelShape(Model):
 class Look:
     """The handlers, and what they work with."""
 
-    def __init__(self, store: Store, lanes: Lanes, known: Known) -> None:
+    def __init__(self, store: Store, lanes: Lanes, known: Known, still: StillGood) -> None:
         self._store = store
         self._singles = Singles(store.gateway)
         self._own_models = OwnModels(store.gateway)
         self._lanes = lanes
         self._known = known
+        self._still = still
+        self._streams: Counter[str] = Counter()
 
     def routes(self) -> list[Route]:
         user: dict[str, Any] = {"who": Who.USER}
@@ -110,6 +120,7 @@ class Look:
                 self.follow_events,
                 summary="What happens to the org's jobs and quota, as server-sent events",
                 reply_type=EVENT_STREAM,
+                problems=(429,),
                 tags=("org",),
                 **user,
             ),
@@ -179,23 +190,45 @@ class Look:
 
     async def follow_events(self, call: Call) -> Any:
         org = call.caller.org
+        last = call.request.headers.get("Last-Event-ID")
+        if last and not _EVENT_ID.fullmatch(last):
+            raise invalid("/Last-Event-ID", "it is no id of an event", where="header")
+        if self._streams[org] >= STREAMS_MOST:
+            raise Problem(
+                "too-many-requests",
+                f"the org follows its events {STREAMS_MOST} times already: end one first",
+                retry_after_s=_STREAM_AGAIN_S,
+                limit=LimitShown("events", "streams", self._streams[org], STREAMS_MOST),
+            )
+        self._streams[org] += 1
+        try:
+            return await stream(call, lambda last: self._events(call, org, last))
+        finally:
+            self._streams[org] -= 1
+            if not self._streams[org]:
+                del self._streams[org]
 
-        async def source(last: str | None) -> AsyncIterator[Event]:
-            place = last
-            if place is None:
-                latest = await self._store.records(org, "events", most=1)
-                place = latest[0].id if latest else "0-0"
-            elif not await self._singles.event_is_kept(org, place):
-                yield Event("{}", event="reset")
-            while True:
-                rows = await self._singles.events(org, place, most=_EVENTS_AT_ONCE)
-                for row in rows:
-                    yield self._event(row)
-                    place = row.id
-                if not rows:
-                    await asyncio.sleep(_LOOK_S)
-
-        return await stream(call, source)
+    async def _events(self, call: Call, org: str, last: str | None) -> AsyncIterator[Event]:
+        """Events of the org as long as the caller's key is good. Before those that follow a gap
+        there is one that says `reset`."""
+        latest = await self._store.records(org, "events", most=1)
+        end = latest[0].id if latest else "0-0"
+        place = end
+        if last is not None:
+            last = last if "-" in last else f"{last}-0"
+            place = min(last, end, key=_number)
+            if not await self._singles.event_is_kept(org, last):
+                yield _RESET
+        while await self._still.is_good(call):
+            rows = await self._singles.events(org, place, most=_EVENTS_AT_ONCE)
+            # Who is that far behind may have been overtaken by what is forgotten.
+            if len(rows) == _EVENTS_AT_ONCE and not await self._singles.event_is_kept(org, place):
+                yield _RESET
+            for row in rows:
+                yield self._event(row)
+                place = row.id
+            if not rows:
+                await asyncio.sleep(_LOOK_S)
 
     def _event(self, row: Row) -> Event:
         told: dict[str, Any] = dict(row.fields)
@@ -205,3 +238,13 @@ class Look:
         told = {name: int(value) if value.isdigit() else value for name, value in told.items()}
         told["at"] = rfc3339(time.time() - behind_ms / 1_000)
         return Event(orjson.dumps(told).decode(), id=row.id, event=kind)
+
+
+#: Events were missed.
+_RESET = Event("{}", event="reset")
+
+
+def _number(event: str) -> tuple[int, int]:
+    """An id of an event, to be compared."""
+    ms, _, number = event.partition("-")
+    return int(ms), int(number)

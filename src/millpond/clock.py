@@ -9,9 +9,15 @@ def monotonic_ms() -> float:
     return time.monotonic_ns() / 1_000_000
 
 
+#: The first and the last second that can be written.
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+
+
 def rfc3339(unix_s: float) -> str:
-    """A moment as people and programs read it: `2026-01-31T12:00:00Z`."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A moment as people and programs read it: `2026-01-31T12:00:00Z`. What lies beyond the years
+    1 to 9999 is told as their end."""
+    moment = datetime.fromtimestamp(min(max(unix_s, _FIRST_S), _LAST_S), UTC)
+    return f"{moment.year:04}{moment:-%m-%dT%H:%M:%SZ}"
 
 
 def duration(seconds: float) -> str:

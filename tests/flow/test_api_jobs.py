@@ -1,6 +1,7 @@
 """The jobs API as its users meet it: `millpond up` in an empty folder, and HTTP."""
 
 import asyncio
+import base64
 import json
 import signal
 import subprocess
@@ -16,6 +17,27 @@ from typing import Any
 
 import aiohttp
 import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from conftest import PARTITION
+from millpond.domain.account import Role
+from millpond.domain.limit import LIMITED
+from millpond.errors import StoreUnavailable, UnknownPart
+from millpond.producer.api import look
+from millpond.producer.api.lanes import Lanes
+from millpond.producer.http.listener import serve
+from millpond.producer.main import Service
+from millpond.producer.waiting import Waiting
+from millpond.settings import Settings
+from millpond.store import gateway, keys
+from millpond.store.access import Access
+from millpond.store.api_keys import ApiKeys
+from millpond.store.directory import Directory
+from millpond.store.gateway import Gateway, connect
+from millpond.store.sealing import read_master_keys
+from millpond.store.singles import Singles
+from millpond.store.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -187,7 +209,7 @@ async def test_a_job_waits_for_its_time_says_why_and_can_be_cancelled(up: Up) ->
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     _, told, _ = await up.ask("POST", "/v1/jobs", {**RIVER, "not_before": later})
     assert told["state"] == "queued"
-    assert told["reason"]["why"] == "retry"
+    assert told["reason"]["why"] == "not_before"
     _, explained, _ = await up.ask("GET", f"/v1/jobs/{told['id']}/explain")
     assert explained["lane"]["limits"][0]["limit"] == "60/60s"
 
@@ -276,7 +298,7 @@ async def test_usage_and_limits_and_models_are_told(up: Up) -> None:
 async def test_metrics_tell_of_jobs_and_of_the_scheduler(up: Up) -> None:
     await up.answered(RIVER)
     told = ""
-    async with asyncio.timeout(15), up.session() as session:
+    async with asyncio.timeout(15), aiohttp.ClientSession(up.admin_url) as session:
         while 'outcome="succeeded"' not in told:
             await asyncio.sleep(0.5)
             async with session.get("/metrics") as reply:
@@ -330,3 +352,307 @@ async def test_prompts_answers_and_keys_are_in_no_log(up: Up) -> None:
     assert job["result"]["text"][:20] not in log
     assert up.api_key not in log
     assert up.api_key.split("_")[2] not in log
+
+
+# ---- what is asked at the edges; in this process, without anybody who works
+
+
+MASTERS = read_master_keys(Settings(master_key=SecretStr(base64.b64encode(b"m" * 32).decode())))
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The API in this process, of an org `acme` whose jobs nobody takes."""
+
+    store: Store
+    redis: Redis
+    service: Service
+    users: str
+    operators: str
+    key: str
+    key_id: str
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, Any, Any]:
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        told["Authorization"] = f"Bearer {self.key}"
+        async with (
+            aiohttp.ClientSession(self.users, headers=told) as session,
+            session.request(method, path, json=body) as reply,
+        ):
+            text = await reply.read()
+            return reply.status, json.loads(text) if text else None, reply.headers
+
+
+@asynccontextmanager
+async def alone(redis: Redis, store: Store, **settings: Any) -> AsyncIterator[Alone]:
+    directory, api_keys = Directory(store), ApiKeys(store.gateway, MASTERS)
+    await directory.create_org(
+        "acme", "Acme", limits=LIMITED, quota=10_000, pool="http", mode="full", by="t"
+    )
+    await directory.create_user("acme", "ann", "Ann", Role.ADMIN, by="t")
+    made = await api_keys.make("acme", "ann", "of ann", by="t")
+    waiting = Waiting(Singles(store.gateway))
+    service = Service(Settings(**settings), store, waiting, MASTERS)
+    async with (
+        serve(service.users(), port=0) as users,
+        serve(service.operators(), port=0) as operators,
+    ):
+        user_url, operator_url = (f"http://127.0.0.1:{one.port}" for one in (users, operators))
+        yield Alone(store, redis, service, user_url, operator_url, made.text, made.id)
+
+
+@pytest.fixture
+async def api(redis: Redis, store: Store) -> AsyncIterator[Alone]:
+    async with alone(redis, store) as one:
+        yield one
+
+
+def in_(**length: float) -> str:
+    """A moment so far from now."""
+    return (datetime.now(UTC) + timedelta(**length)).isoformat()
+
+
+@pytest.mark.parametrize("field", ["deadline", "not_before"])
+@pytest.mark.parametrize("moment", [in_(days=31), "9999-12-31T23:59:59-12:00"])
+async def test_a_moment_that_is_too_far_is_refused_by_its_field(
+    api: Alone, field: str, moment: str
+) -> None:
+    status, problem, _ = await api.ask("POST", "/v1/jobs", {**RIVER, field: moment})
+
+    assert status == 422
+    wrong = {"pointer": f"/{field}", "detail": "it is 30 days from now at most"}
+    assert problem["errors"] == [wrong]
+    assert (await api.ask("POST", "/v1/jobs", {**RIVER, field: in_(days=29)}))[0] == 202
+    assert len((await api.ask("GET", "/v1/jobs"))[1]["data"]) == 1
+
+
+async def fill(api: Alone) -> None:
+    """The org has no room for anything more, as far as can be seen."""
+    await api.redis.hset(keys.org(PARTITION, "acme"), "bytes", str(64 * 2**20))  # type: ignore[misc]
+    await asyncio.sleep(0.25)  # seconds; that long a look is believed
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_said_again_it_is_the_same_whatever_has_changed_meanwhile(
+    api: Alone, own: bool
+) -> None:
+    asked = {**RIVER, "deadline": in_(seconds=0.8), **({"idempotency": "k"} if own else {})}
+    header = {} if own else {"Idempotency_Key": "k"}
+    _, first, _ = await api.ask("POST", "/v1/jobs", asked, **header)
+    await asyncio.sleep(0.9)  # seconds; then the deadline has passed
+
+    again = await api.ask("POST", "/v1/jobs", asked, **header)
+    other = await api.ask("POST", "/v1/jobs", {**asked, "prompt": "x"}, **header)
+
+    assert (again[0], again[1]["id"]) == (202, first["id"])
+    assert (other[0], other[1]["code"]) == (422, "idempotency_key_reused")
+    assert (await api.ask("POST", "/v1/jobs", asked, Idempotency_Key="j"))[0] == (
+        202 if own else 422
+    )
+
+
+@pytest.mark.parametrize("stands", ["full", "suspended"])
+async def test_said_again_it_is_the_same_although_nothing_new_is_taken(
+    api: Alone, stands: str
+) -> None:
+    _, one, _ = await api.ask("POST", "/v1/jobs", RIVER, Idempotency_Key="one")
+    _, some, _ = await api.ask("POST", "/v1/jobs", [RIVER, RIVER], Idempotency_Key="some")
+    await api.ask("POST", f"/v1/jobs/{some['data'][0]['id']}/cancel")
+    if stands == "full":
+        await fill(api)
+    else:
+        await Access(api.store).suspend("acme", by="t", why="unpaid")
+        await asyncio.sleep(1.1)  # seconds; that long an org's state is believed
+
+    again = await api.ask("POST", "/v1/jobs", RIVER, Idempotency_Key="one")
+    some_again = await api.ask("POST", "/v1/jobs", [RIVER, RIVER], Idempotency_Key="some")
+
+    assert (again[0], again[1]["id"]) == (202, one["id"])
+    ids = [job["id"] for job in some["data"]]
+    assert some_again[0] == 202
+    assert [job["id"] for job in some_again[1]["data"]] == ids
+    assert [job["state"] for job in some_again[1]["data"]] == ["cancelled", "queued"]
+    status, problem, _ = await api.ask("POST", "/v1/jobs", RIVER, Idempotency_Key="two")
+    told = (429, "backlog") if stands == "full" else (403, "suspended")
+    assert (status, problem["code"]) == told
+    status, problem, _ = await api.ask(
+        "POST", "/v1/jobs", {**RIVER, "prompt": "x"}, Idempotency_Key="one"
+    )
+    assert (status, problem["code"]) == (422, "idempotency_key_reused")
+
+
+@pytest.mark.parametrize(
+    "error", [UnknownPart("job", "x"), StoreUnavailable("gone")], ids=["erased", "store"]
+)
+async def test_what_was_taken_in_is_told_although_nothing_more_is_known_of_it(
+    api: Alone, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    _, old, _ = await api.ask("POST", "/v1/jobs", RIVER)
+    await api.ask("POST", f"/v1/jobs/{old['id']}/cancel")
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(Singles, "find", fails)
+    status, told, _ = await api.ask("POST", "/v1/jobs", RIVER)
+    status_of_list, some, _ = await api.ask("POST", "/v1/jobs", [RIVER, RIVER])
+    status_of_retry, new, _ = await api.ask("POST", f"/v1/jobs/{old['id']}/retry")
+
+    assert (status, status_of_list, status_of_retry) == (202, 202, 202)
+    for one in (told, *some["data"], new):
+        assert (one["state"], one["reason"], one["estimate"]) == ("queued", None, None)
+    assert len((await api.ask("GET", "/v1/jobs"))[1]["data"]) == 5
+
+
+async def test_where_the_store_finds_no_room_it_is_a_backlog(
+    api: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, old, _ = await api.ask("POST", "/v1/jobs", RIVER)
+    await api.ask("POST", f"/v1/jobs/{old['id']}/cancel")
+
+    async def no_look(*_: Any) -> None:
+        """As if it had filled up since."""
+
+    monkeypatch.setattr(Lanes, "room_for", no_look)
+    await fill(api)
+    for path, body in (("/v1/jobs", RIVER), (f"/v1/jobs/{old['id']}/retry", None)):
+        status, problem, headers = await api.ask("POST", path, body)
+
+        assert (status, problem["code"]) == (429, "backlog")
+        assert problem["limit"]["limit"] == 64 * 2**20
+        # Nothing is in line, so nobody knows when there will be room.
+        assert int(headers["Retry-After"]) >= 60
+        assert "no promise" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "place", ["abc", "x|y", "nan|z", "inf|y", "1e5|y", "-1|y", "1" * 17 + "|y", "|"]
+)
+async def test_a_cursor_that_was_never_told_is_refused(api: Alone, place: str) -> None:
+    cursor = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    status, problem, _ = await api.ask("GET", f"/v1/jobs?cursor={cursor}")
+
+    assert (status, problem["errors"][0]["pointer"]) == (422, "/cursor")
+
+
+async def test_what_is_measured_is_told_to_operators_alone(api: Alone) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{api.users}/metrics") as reply:
+            assert reply.status == 404
+        async with session.get(f"{api.operators}/metrics") as reply:
+            assert (reply.status, "millpond_build_info" in await reply.text()) == (200, True)
+
+
+# ---- streams of events
+
+
+async def events_of(api: Alone, count: int) -> None:
+    """So many things happen to the org."""
+    pipe = api.redis.pipeline(transaction=False)
+    for number in range(count):
+        fields = {"at": 1_700_000_000_000, "event": "job", "job": f"j{number}", "state": "failed"}
+        pipe.xadd(keys.records(PARTITION, "acme", "events"), fields)  # type: ignore[arg-type]
+    await pipe.execute()
+
+
+@asynccontextmanager
+async def following(api: Alone, last: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
+    headers = {"Authorization": f"Bearer {api.key}"}
+    if last is not None:
+        headers["Last-Event-ID"] = last
+    async with (
+        aiohttp.ClientSession(api.users, headers=headers) as session,
+        session.get("/v1/events") as stream,
+    ):
+        yield stream
+
+
+@pytest.mark.parametrize("last", ["x", "1-2-3", "-1", "1-", "1" * 17, "0x1", "1 2"])
+async def test_an_id_that_no_event_has_is_refused(api: Alone, last: str) -> None:
+    async with following(api, last) as stream:
+        problem = await stream.json()
+
+    assert stream.status == 422
+    assert problem["errors"][0]["pointer"] == "/Last-Event-ID"
+
+
+@pytest.mark.parametrize("last", ["9999999999999", "9999999999999-5"])
+async def test_after_an_event_of_the_future_it_goes_on_from_the_latest(
+    api: Alone, last: str
+) -> None:
+    await events_of(api, 2)
+    async with following(api, last) as stream:
+        assert (await _next_event(stream, None))["event"] == "reset"
+        await events_of(api, 3)
+
+        jobs = [(await _next_event(stream, None))["data"]["job"] for _ in range(3)]
+    assert jobs == ["j0", "j1", "j2"]
+
+
+async def test_who_fell_behind_what_is_forgotten_is_told(
+    api: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = keys.records(PARTITION, "acme", "events")
+    await events_of(api, 1)
+    monkeypatch.setattr(look, "_LOOK_S", 0.5)
+    async with following(api, None) as stream:
+        await asyncio.sleep(0.1)  # seconds; it has begun, and looks again later
+        await events_of(api, 500)
+        await api.redis.xtrim(key, maxlen=300, approximate=False)
+
+        assert (await _next_event(stream, None))["event"] == "reset"
+        assert (await _next_event(stream, None))["data"]["job"] == "j200"
+
+
+@pytest.mark.parametrize("how", ["revoked", "suspended"])
+async def test_a_stream_and_a_long_poll_end_soon_after_the_key(api: Alone, how: str) -> None:
+    _, told, _ = await api.ask("POST", "/v1/jobs", RIVER)
+    async with following(api, None) as stream:
+        polling = asyncio.create_task(api.ask("GET", f"/v1/jobs/{told['id']}?wait=30"))
+        await asyncio.sleep(0.1)  # seconds; both have begun
+        began = time.monotonic()
+        if how == "revoked":
+            await ApiKeys(api.store.gateway, MASTERS).revoke(api.key_id, org="acme", by="t")
+        else:
+            await Directory(api.store).suspend_user("acme", "ann", by="t")
+        async with asyncio.timeout(8):
+            status, problem, _ = await polling
+            await stream.content.read()
+
+    assert (status, problem["code"]) == (401, "unauthorized")
+    assert time.monotonic() - began < 7
+
+
+async def test_an_org_has_so_many_streams_and_no_more(
+    api: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "STREAMS_MOST", 2)
+    async with following(api, None), following(api, None) as second:
+        async with following(api, None) as third:
+            assert third.status == 429
+            assert third.headers["Retry-After"] == "5"
+        assert second.status == 200
+    async with asyncio.timeout(5):
+        while True:
+            async with following(api, None) as again:
+                if again.status == 200:
+                    break
+
+
+async def test_many_requests_share_a_few_connections(server_url: str, redis: Redis) -> None:
+    async with connect(server_url, connections_most=3) as bounded:
+        before = len(await redis.client_list())
+        await asyncio.gather(*(bounded.ping() for _ in range(100)))
+        assert len(await redis.client_list()) - before <= 3
+
+
+async def test_without_a_free_connection_the_store_is_unavailable(
+    server_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "FREE_TIMEOUT_S", 0.2)
+    # Its client has the one connection.
+    async with connect(server_url, connections_most=1) as bounded, bounded.client():
+        with pytest.raises(StoreUnavailable):
+            await Singles(Gateway(bounded, PARTITION)).waiting("acme")

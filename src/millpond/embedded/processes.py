@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
@@ -22,13 +24,22 @@ def _die_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """A file to write on, which its owner alone can read, also if it was there before."""
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with suppress(OSError):  # somebody else's, who lets us write
+        os.fchmod(number, 0o600)
+    return os.fdopen(number, "ab")
+
+
 async def start(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
     output: IO[bytes] | int | None = None,
+    umask: int = -1,
 ) -> asyncio.subprocess.Process:
-    """Start a child that dies with us, in a process group of its own.
+    """Start a child that dies with us, in a process group of its own. `umask`: -1, as ours.
 
     Its own group keeps a Ctrl-C at the terminal from reaching it: we tell it ourselves to stop.
     """
@@ -39,6 +50,7 @@ async def start(
         stdout=output,
         stderr=output,
         process_group=0,
+        umask=umask,
         preexec_fn=_die_with_parent,
     )
 

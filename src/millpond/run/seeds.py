@@ -1,5 +1,6 @@
 """What an empty data folder is given, so that it can be used at once: a master key, an org with a
-user and a key, and the first operator's key. They stay the same from start to start.
+user and a key, and the first operator's key. They stay the same from start to start, and what was
+changed since stays changed: nobody is made again who was removed.
 
     master.key         opens what is sealed, and makes the marks of API keys
     credentials.json   the keys of the demo user and of the operator
@@ -11,20 +12,21 @@ import base64
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import orjson
 
 from millpond.domain.account import Role
 from millpond.domain.job import Endpoint
-from millpond.errors import Refused
+from millpond.errors import Refused, UnknownPart
 from millpond.providers.profile import Profile
 from millpond.settings import Settings
-from millpond.store.api_keys import ApiKeys
-from millpond.store.directory import Directory, UserKnown
+from millpond.store.api_keys import ApiKeys, UserSuspended
+from millpond.store.directory import Directory, TooMany, UnknownUser
+from millpond.store.purge import Purge
 from millpond.store.sealing import MasterKeys, read_master_keys
-from millpond.store.store import OrgKnown, Store
+from millpond.store.store import Store
 from millpond.store.vault import Vault
 
 MASTER, CREDENTIALS = "master.key", "credentials.json"
@@ -34,7 +36,7 @@ _BY = "millpond up"
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """Whose keys they are, and the keys."""
+    """Whose keys they are, and the keys. `api_key` is empty if the user has none that is good."""
 
     org: str
     user: str
@@ -53,39 +55,66 @@ def master_key_of(folder: Path) -> MasterKeys:
 
 
 async def seed(store: Store, folder: Path, profile: Profile, provider_key: str | None) -> Seeds:
-    """The seeds of a folder, made at its first start. `provider_key`: the demo org's own."""
+    """The seeds of a folder, made at its first start. `provider_key`: the demo org's own, if one
+    was given."""
     masters = master_key_of(folder)
     api_keys = ApiKeys(store.gateway, masters)
-    directory = Directory(store)
-    limits = profile.limits or {}
-    with suppress(OrgKnown):
-        if not limits:
-            raise Refused("this provider's limits are not known: name them with --limits")
-        await directory.create_org(
-            ORG,
-            "Demo",
-            limits={endpoint: limits["limited"][endpoint] for endpoint in Endpoint},
-            quota=profile.quota["limited"],
-            pool="http",
-            by=_BY,
-        )
-    with suppress(UserKnown):
-        await directory.create_user(ORG, USER, "You", Role.ADMIN, by=_BY)
-    # A simulated account of its own, or the real one.
-    await Vault(store.gateway, masters).keep(ORG, provider_key or f"simulated-{ORG}", by=_BY)
-    known = _read(folder / CREDENTIALS)
-    if known is not None and await _are_good(api_keys, known):
-        return known
-    made = await api_keys.make(ORG, USER, "made by up", by=_BY)
-    operator = await api_keys.make_operator(OPERATOR, by=_BY)
-    seeds = Seeds(ORG, USER, made.text, operator.text)
-    _write(folder / CREDENTIALS, orjson.dumps(asdict(seeds), option=orjson.OPT_INDENT_2))
+    if await _has_org(store, profile):
+        await _seed_org(store, masters, provider_key)
+    known = _read(folder / CREDENTIALS) or Seeds(ORG, USER, "", "")
+    seeds = known
+    if not await _is_good(api_keys, known.api_key):
+        seeds = replace(seeds, api_key=await _new_key(api_keys))
+    if not await _is_good(api_keys, known.operator_key):
+        made = await api_keys.make_operator(OPERATOR, by=_BY)
+        seeds = replace(seeds, operator_key=made.text)
+    if seeds != known:
+        _write(folder / CREDENTIALS, orjson.dumps(asdict(seeds), option=orjson.OPT_INDENT_2))
     return seeds
 
 
-async def _are_good(api_keys: ApiKeys, seeds: Seeds) -> bool:
-    found = [await api_keys.check(text) for text in (seeds.api_key, seeds.operator_key)]
-    return None not in found
+async def _has_org(store: Store, profile: Profile) -> bool:
+    """Whether the demo org is there. It is made if there never was one."""
+    with suppress(UnknownPart):
+        await Purge(store).receipt(ORG)
+        return False  # it was erased, or is being erased
+    with suppress(UnknownPart):
+        await store.org(ORG)
+        return True
+    limits = profile.limits or {}
+    if not limits:
+        raise Refused("this provider's limits are not known: name them with --limits")
+    await Directory(store).create_org(
+        ORG,
+        "Demo",
+        limits={endpoint: limits["limited"][endpoint] for endpoint in Endpoint},
+        quota=profile.quota["limited"],
+        pool="http",
+        by=_BY,
+    )
+    return True
+
+
+async def _seed_org(store: Store, masters: MasterKeys, provider_key: str | None) -> None:
+    directory, vault = Directory(store), Vault(store.gateway, masters)
+    # Its last admin cannot be removed: without users, it was just made.
+    if not (await directory.users(ORG, most=1)).entries:
+        await directory.create_user(ORG, USER, "You", Role.ADMIN, by=_BY)
+    # A simulated account of its own, or the real one. Of a key that was removed there is a record.
+    if provider_key or await vault.find(ORG) is None:
+        await vault.keep(ORG, provider_key or f"simulated-{ORG}", by=_BY)
+
+
+async def _new_key(api_keys: ApiKeys) -> str:
+    """Empty: the user is suspended or removed, or has as many as may be."""
+    try:
+        return (await api_keys.make(ORG, USER, "made by up", by=_BY)).text
+    except (UnknownPart, UnknownUser, UserSuspended, TooMany):
+        return ""
+
+
+async def _is_good(api_keys: ApiKeys, text: str) -> bool:
+    return await api_keys.check(text) is not None
 
 
 def _read(path: Path) -> Seeds | None:

@@ -27,7 +27,7 @@ from millpond.embedded.server import EmbeddedServer
 from millpond.errors import NoServer, Refused, Unavailable, WrongLayout
 from millpond.providers.profile import PROFILES, ProviderName
 from millpond.run.family import program, start_logged
-from millpond.run.folder import DataFolder
+from millpond.run.folder import DataFolder, for_us_alone
 from millpond.run.progress import say
 from millpond.run.seeds import MASTER, Seeds, master_key_of, seed
 from millpond.settings import Settings
@@ -216,7 +216,8 @@ async def go_up(options: UpOptions, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     say("starting …", quiet=options.as_json)
-    with DataFolder(options.data_dir) as folder:
+    with for_us_alone(), DataFolder(options.data_dir) as folder:
+        folder.close_to_others()
         master_key_of(folder.path)
         async with Up(options, settings, folder) as (seeds, listens):
             _tell(options, seeds, listens)
@@ -229,7 +230,7 @@ def _tell(options: UpOptions, seeds: Seeds, listens: dict[str, str]) -> None:
     url = listens["url"]
     told = {
         "url": url,
-        "api_key": seeds.api_key,
+        "api_key": seeds.api_key or None,
         "admin_url": listens["operator_url"],
         "admin_key": seeds.operator_key,
         "org": seeds.org,
@@ -237,15 +238,16 @@ def _tell(options: UpOptions, seeds: Seeds, listens: dict[str, str]) -> None:
     if options.as_json:
         print(orjson.dumps(told).decode(), flush=True)
         return
+    key = seeds.api_key or "none: the user is suspended or removed; operators make another"
     say(
         f"""millpond is up. Its data is in {options.data_dir}; Ctrl-C stops it.
 
   API          {url}   (documentation: {url}/docs)
-  key          {seeds.api_key}   (org {seeds.org}, user {seeds.user})
+  key          {key}   (org {seeds.org}, user {seeds.user})
   operators    {listens["operator_url"]}
   key          {seeds.operator_key}
 
-  curl -s {url}/v1/jobs -H 'Authorization: Bearer {seeds.api_key}' \\
+  curl -s {url}/v1/jobs -H 'Authorization: Bearer {seeds.api_key or "KEY"}' \\
     -H 'Content-Type: application/json' -d '{{"endpoint":"generate","prompt":"Name a river."}}'
 """,
         quiet=False,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -34,6 +34,7 @@ from millpond.store import keys
 
 CONNECT_TIMEOUT_S = 2
 READ_TIMEOUT_S = 5
+FREE_TIMEOUT_S = 5
 _HELLO_TRIES = 10
 #: Of the data, as `scripts/lib/base.lua` writes it.
 LAYOUT = "2"
@@ -121,23 +122,37 @@ SCRIPTS = {
 }
 
 
-def connect(url: str, *, blocking: bool = False, setting: str = "MILLPOND_REDIS_URL") -> Redis:
+def connect(
+    url: str,
+    *,
+    blocking: bool = False,
+    connections_most: int | None = None,
+    setting: str = "MILLPOND_REDIS_URL",
+) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`. It never retries by itself.
 
-    `blocking` is for commands that wait at the server for up to a few seconds. `setting` is where
-    the address is from. Raises BadAddress.
+    `blocking` is for commands that wait at the server for up to a few seconds. Of more commands at
+    once than `connections_most` some wait for a free connection, and fail if none is free in
+    FREE_TIMEOUT_S; None: each has its own. `setting` is where the address is from. Raises
+    BadAddress.
     """
+    told: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": READ_TIMEOUT_S * (3 if blocking else 1),
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+    }
     try:
-        client: Redis = Redis.from_url(
-            url,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=READ_TIMEOUT_S * (3 if blocking else 1),
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
+        pool: ConnectionPool = (
+            ConnectionPool.from_url(url, **told)
+            if connections_most is None
+            else BlockingConnectionPool.from_url(
+                url, max_connections=connections_most, timeout=FREE_TIMEOUT_S, **told
+            )
         )
     except ValueError:
         raise BadAddress(setting) from None
-    return client
+    return Redis.from_pool(pool)
 
 
 class Gateway:

@@ -113,6 +113,11 @@ def asked(partition: str, job: str) -> str:
     return f"{prefix(partition)}y:{job}"
 
 
+def idempotency(partition: str, org: str, digest: str) -> str:
+    """What was submitted under an idempotency key, which is known by its digest."""
+    return f"{prefix(partition)}i:{org}:{digest}"
+
+
 def singles(partition: str, org: str) -> str:
     """An org's single jobs, by when they were submitted."""
     return f"{prefix(partition)}o:{org}:jobs"

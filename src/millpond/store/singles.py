@@ -399,6 +399,30 @@ class Singles:
         found = await self._read(pipe.execute())
         return [job for job, (state, at) in zip(jobs, found, strict=True) if at or not state]
 
+    async def is_known(self, org: str, digest: str) -> bool:
+        """Whether something was submitted under an idempotency key."""
+        key = keys.idempotency(self.gateway.partition, org, digest)
+        return bool(await self._read(self.gateway.redis.exists(key)))
+
+    async def said_before(self, org: str, digest: str, fingerprint: str) -> list[str] | None:
+        """Ids of what was submitted under an idempotency key; None: nothing was. Raises KeyReused
+        if that was something else."""
+        key = keys.idempotency(self.gateway.partition, org, digest)
+        known, ids = await self._read(self.gateway.redis.hmget(key, ["print", "ids"]))
+        if ids is None:
+            return None
+        if known != fingerprint.encode():
+            raise KeyReused
+        return str(ids.decode()).split(",")
+
+    async def states(self, jobs: Sequence[str]) -> list[State | None]:
+        """In which state these jobs are; None: it is there no more."""
+        pipe = self.gateway.redis.pipeline(transaction=False)
+        for job in jobs:
+            pipe.hget(keys.job(self.gateway.partition, job), "state")
+        found = await self._read(pipe.execute())
+        return [None if state is None else State(state.decode()) for state in found]
+
     async def _find(
         self, org: str, jobs: Sequence[str], *, answers: bool = False
     ) -> list[Kept | None]:

@@ -1,0 +1,182 @@
+"""`millpond up` again on the same folder: what was changed since stays as it was left."""
+
+import asyncio
+import json
+import signal
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from millpond.domain.account import Role
+from millpond.domain.job import Endpoint
+from millpond.providers.profile import PROFILES, ProviderName
+from millpond.run.seeds import ORG, USER, master_key_of, seed
+from millpond.store.api_keys import ApiKeys
+from millpond.store.directory import Directory, UnknownUser
+from millpond.store.purge import Purge
+from millpond.store.store import Store
+from millpond.store.vault import Vault
+
+PROFILE = PROFILES[ProviderName.SIMULATOR]
+
+
+async def secret_of(store: Store, folder: Path) -> str | None:
+    """The org's key at the provider."""
+    masters = master_key_of(folder)
+    record = await Vault(store.gateway, masters).find(ORG)
+    if record is None or record.sealed is None:
+        return None
+    return masters.open(ORG, record.sealed)
+
+
+async def test_the_seeds_of_a_folder_stay_the_same(store: Store, tmp_path: Path) -> None:
+    first = await seed(store, tmp_path, PROFILE, None)
+    again = await seed(store, tmp_path, PROFILE, None)
+
+    assert first == again
+    assert (first.org, first.user) == (ORG, USER)
+    assert await secret_of(store, tmp_path) == "simulated-demo"
+
+
+async def test_a_provider_key_stays_unless_one_is_given(store: Store, tmp_path: Path) -> None:
+    await seed(store, tmp_path, PROFILE, None)
+    vault = Vault(store.gateway, master_key_of(tmp_path))
+    await vault.keep(ORG, "set by an admin", by="t")
+
+    await seed(store, tmp_path, PROFILE, None)
+    assert await secret_of(store, tmp_path) == "set by an admin"
+    await seed(store, tmp_path, PROFILE, "given to up")
+    assert await secret_of(store, tmp_path) == "given to up"
+    await vault.remove(ORG, by="t")
+    await seed(store, tmp_path, PROFILE, None)
+    assert await secret_of(store, tmp_path) is None
+
+
+@pytest.mark.parametrize("how", ["suspended", "removed"])
+async def test_a_user_who_has_gone_is_not_made_again(
+    store: Store, tmp_path: Path, how: str
+) -> None:
+    first = await seed(store, tmp_path, PROFILE, None)
+    directory = Directory(store)
+    await directory.create_user(ORG, "other", "Other", Role.ADMIN, by="t")
+    leave = directory.suspend_user if how == "suspended" else directory.remove_user
+    await leave(ORG, USER, by="t")
+
+    again = await seed(store, tmp_path, PROFILE, None)
+
+    assert (again.api_key, again.operator_key) == ("", first.operator_key)
+    if how == "removed":
+        with pytest.raises(UnknownUser):
+            await directory.user(ORG, USER)
+        return
+    assert (await directory.user(ORG, USER)).suspended
+    await directory.lift_user(ORG, USER, by="t")
+    lifted = await seed(store, tmp_path, PROFILE, None)
+    assert await ApiKeys(store.gateway, master_key_of(tmp_path)).check(lifted.api_key)
+
+
+async def test_an_org_that_was_erased_is_not_made_again(store: Store, tmp_path: Path) -> None:
+    first = await seed(store, tmp_path, PROFILE, None)
+    while not (await Purge(store).step(ORG, "t", "asked to")).done:
+        pass
+
+    again = await seed(store, tmp_path, PROFILE, None)
+
+    assert (again.api_key, again.operator_key) == ("", first.operator_key)
+    assert (await Directory(store).orgs()).entries == ()
+
+
+async def test_a_start_that_was_cut_off_is_finished_by_the_next(
+    redis: Redis, store: Store, tmp_path: Path
+) -> None:
+    limits = (PROFILE.limits or {})["limited"]
+    await Directory(store).create_org(
+        ORG,
+        "Demo",
+        limits={endpoint: limits[endpoint] for endpoint in Endpoint},
+        quota=1,
+        pool="http",
+        by="t",
+    )
+
+    seeds = await seed(store, tmp_path, PROFILE, None)
+
+    assert seeds.api_key
+    assert (await Directory(store).user(ORG, USER)).role is Role.ADMIN
+
+
+# ---- the program
+
+
+@contextmanager
+def going_up(folder: Path) -> Iterator[dict[str, Any]]:
+    """What it told."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "millpond", "up", "--json", "--data-dir", str(folder)),
+            *("--port", "0", "--operator-port", "0"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        umask=0o022,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield json.loads(line)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def ask(told: dict[str, Any], method: str, path: str, body: Any = None, *, key: str = "") -> Any:
+    """Of the API for users."""
+    request = urllib.request.Request(
+        told["url"] + path,
+        None if body is None else json.dumps(body).encode(),
+        {
+            "Authorization": f"Bearer {key or told['api_key']}",
+            "Content-Type": "application/json",
+        },
+        method=method,
+    )
+    with urllib.request.urlopen(request, timeout=40) as reply:
+        text = reply.read()
+        return json.loads(text) if text else None
+
+
+@pytest.mark.slow
+async def test_it_comes_up_without_its_user_and_nobody_else_reads_its_files(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    (folder / "log").touch(mode=0o644)
+    with going_up(folder) as first:
+        job = ask(first, "POST", "/v1/jobs", {"endpoint": "generate", "prompt": "x"})
+        ended = await asyncio.to_thread(ask, first, "GET", f"/v1/jobs/{job['id']}?wait=30")
+        ask(first, "POST", "/v1/users", {"id": "other", "name": "O", "role": "admin"})
+        other = ask(first, "POST", "/v1/keys", {"name": "of other", "user": "other"})["key"]
+        ask(first, "PATCH", "/v1/users/you", {"suspended": True}, key=other)
+    with going_up(folder) as again:
+        me = ask(again, "GET", "/v1/users/me", key=other)
+
+    assert ended["state"] == "succeeded"
+    assert (again["api_key"], again["admin_key"]) == (None, first["admin_key"])
+    assert me["id"] == "other"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    open_ = {
+        str(path.relative_to(folder)): oct(path.stat().st_mode)
+        for path in folder.rglob("*")
+        if path.stat().st_mode & 0o077
+    }
+    assert open_ == {}
+    assert {"log", "simulator.jsonl", "credentials.json"} <= {one.name for one in folder.iterdir()}
