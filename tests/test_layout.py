@@ -109,6 +109,12 @@ def test_the_architecture_names_every_file() -> None:
     assert not missing
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """They could not be collected together."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
 def test_the_lock_files_name_no_host() -> None:
     for lock in ROOT.glob("requirements*.lock"):
         assert not re.search(r"https?://|--index|--find-links", lock.read_text())

@@ -415,7 +415,9 @@ def in_(**length: float) -> str:
 
 
 @pytest.mark.parametrize("field", ["deadline", "not_before"])
-@pytest.mark.parametrize("moment", [in_(days=31), "9999-12-31T23:59:59-12:00"])
+@pytest.mark.parametrize(
+    "moment", [in_(days=31), "9999-12-31T23:59:59-12:00"], ids=["31 days", "the end of time"]
+)
 async def test_a_moment_that_is_too_far_is_refused_by_its_field(
     api: Alone, field: str, moment: str
 ) -> None:
