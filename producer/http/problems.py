@@ -44,7 +44,7 @@ KINDS: dict[str, Kind] = {
     "invalid": Kind(422, "Invalid request", "`errors` names each field and what is wrong."),
     "refused": Kind(422, "Refused", "A rule forbids it; sending it again will not help."),
     "too-many-requests": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
-    "backlog": Kind(429, "Too much waits", "There is room when Retry-After says."),
+    "backlog": Kind(429, "Too much waits", "Ask again when Retry-After says."),
     "quota-exhausted": Kind(429, "Quota exhausted", "`limit` says which, and when it resets."),
     "headers-too-large": Kind(431, "Headers too large", "A line or the sum of them is too long."),
     "internal": Kind(500, "Internal error", "Our mistake. The request id finds it in our logs."),
