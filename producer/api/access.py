@@ -1,7 +1,6 @@
 """Routes of an org's access: the usage guidelines, its application for full access; and what holds
 for every request of an org, by the mode and the state that it is in."""
 
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from millpond.producer.api.accounts import (
     guidelines_shape,
 )
 from millpond.producer.api.guidelines import GUIDELINES
-from millpond.producer.api.jobs import Wall
+from millpond.producer.api.wall import Wall, wall_now
 from millpond.producer.http.problems import Problem, invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who
 from millpond.store.access import Access, Application, Word
@@ -241,7 +240,7 @@ class AccessRoutes:
         org = call.caller.org
         view = await self._store.org(org)
         found = await self._access.applications(org, most=_APPLICATIONS_MOST)
-        wall = self._wall()
+        wall = wall_now(self._store.gateway)
         shapes = [application_shape(one, wall) for one in found]
         return AccessShape(
             mode=access_mode(view),
@@ -256,7 +255,7 @@ class AccessRoutes:
         who, version = call.caller, call.body.version
         _refuse_other_guidelines(version, "/version")
         await self._access.accept_guidelines(who.org, version, by=who.user)
-        return guidelines_shape(await self._store.org(who.org), self._wall())
+        return guidelines_shape(await self._store.org(who.org), wall_now(self._store.gateway))
 
     async def apply(self, call: Call) -> Reply:
         who, asked = call.caller, call.body
@@ -285,10 +284,9 @@ class AccessRoutes:
         return number
 
     async def _told(self, org: str, number: int) -> ApplicationShape:
-        return application_shape(await self._access.application(org, number), self._wall())
-
-    def _wall(self) -> Wall:
-        return Wall(self._store.gateway.logical_ms(), time.time())
+        return application_shape(
+            await self._access.application(org, number), wall_now(self._store.gateway)
+        )
 
 
 def _refuse_other_guidelines(version: str, pointer: str) -> None:

@@ -3,7 +3,6 @@ its key at the provider."""
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,7 +22,7 @@ from millpond.domain.account import (
     user_id_fault,
 )
 from millpond.errors import UnknownPart
-from millpond.producer.api.jobs import Wall
+from millpond.producer.api.wall import Wall, wall_now
 from millpond.producer.http.pages import Cursor, Page, PageQuery, bad_cursor, cursor_of
 from millpond.producer.http.problems import Faults, Problem, invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who
@@ -486,14 +485,16 @@ class Accounts:
 
     async def get_org(self, call: Call) -> OrgShape:
         org = call.caller.org
-        return await org_shape(org, await self._store.org(org), self._access, self._wall())
+        return await org_shape(
+            org, await self._store.org(org), self._access, wall_now(self._store.gateway)
+        )
 
     async def list_users(self, call: Call) -> Page[UserShape]:
         query: PageQuery = call.query
         found = await self._directory.users(
             call.caller.org, after=query.cursor or "", most=query.limit
         )
-        wall = self._wall()
+        wall = wall_now(self._store.gateway)
         return Page[UserShape](
             data=[user_shape(one, wall) for one in found.entries],
             next_cursor=found.after and cursor_of(found.after),
@@ -501,7 +502,9 @@ class Accounts:
 
     async def get_me(self, call: Call) -> Me:
         who = call.caller
-        user = user_shape(await self._directory.user(who.org, who.user), self._wall())
+        user = user_shape(
+            await self._directory.user(who.org, who.user), wall_now(self._store.gateway)
+        )
         return Me(**user.model_dump(), org=who.org, key=who.key)
 
     async def create_user(self, call: Call) -> Reply:
@@ -568,14 +571,14 @@ class Accounts:
             page, more = ahead
 
     async def _told(self, org: str, user: str) -> UserShape:
-        return user_shape(await self._directory.user(org, user), self._wall())
+        return user_shape(await self._directory.user(org, user), wall_now(self._store.gateway))
 
     async def get_audit(self, call: Call) -> Page[AuditRow]:
         query: PageQuery = call.query
         rows = await self._store.records(
             call.caller.org, "audit", most=query.limit, before=before_of(query)
         )
-        return audit_page(rows, query, self._wall())
+        return audit_page(rows, query, wall_now(self._store.gateway))
 
     # ------------------------------------------------------------ keys
 
@@ -585,7 +588,7 @@ class Accounts:
         if user != who.user:
             _refuse_members(call)
             await self._directory.user(who.org, user)
-        now_ms, wall = self._store.gateway.logical_ms(), self._wall()
+        now_ms, wall = self._store.gateway.logical_ms(), wall_now(self._store.gateway)
         found = await self._api_keys.of(who.org, user)
         return Page[KeyShape](data=[key_shape(one, now_ms, wall) for one in found])
 
@@ -597,7 +600,9 @@ class Accounts:
         made = await self._api_keys.make(
             who.org, user, asked.name, by=who.user, good_ms=(asked.expires_in_s or 0) * 1_000
         )
-        return Reply(new_key_shape(made, asked.name, self._wall(), user=user), status=201)
+        return Reply(
+            new_key_shape(made, asked.name, wall_now(self._store.gateway), user=user), status=201
+        )
 
     async def revoke_key(self, call: Call) -> Reply:
         who = call.caller
@@ -648,9 +653,6 @@ class Accounts:
         who = call.caller
         await self._vault.remove(who.org, by=who.user)
         return Reply(status=204)
-
-    def _wall(self) -> Wall:
-        return Wall(self._store.gateway.logical_ms(), time.time())
 
 
 def _refuse_members(call: Call) -> None:

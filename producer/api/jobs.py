@@ -9,7 +9,6 @@ import orjson
 import structlog
 from pydantic import Field, StringConstraints
 
-from millpond.clock import rfc3339
 from millpond.domain.account import Identity
 from millpond.domain.job import State
 from millpond.errors import Unavailable, UnknownPart
@@ -26,6 +25,7 @@ from millpond.producer.api.shapes import (
     Submitted,
 )
 from millpond.producer.api.still import StillGood
+from millpond.producer.api.wall import Wall, wall_now
 from millpond.producer.http.pages import Page, PageQuery, bad_cursor, cursor_of
 from millpond.producer.http.table import MIB, Call, Model, Name, Reply, Route, Who
 from millpond.producer.intake import Intake, new_id
@@ -213,7 +213,7 @@ class Jobs:
                     if len(found) == query.limit and number < len(page) - 1:
                         more = f"{kept.submitted_ms}|{kept.id}"
                         break
-        wall = self._wall()
+        wall = wall_now(self._store.gateway)
         return Page[JobShape](
             data=[self._shape_of(kept, wall) for kept in found],
             next_cursor=None if more is None else cursor_of(more),
@@ -253,7 +253,7 @@ class Jobs:
 
     async def _told(self, kept: Kept, *, wall_s: float) -> JobShape:
         """A job, with why it waits if it does."""
-        shape = self._shape_of(kept, self._wall())
+        shape = self._shape_of(kept, wall_now(self._store.gateway))
         if kept.ended_ms is not None:
             return shape
         try:
@@ -274,21 +274,8 @@ class Jobs:
         seen = await self._store.explain(job=job)
         return standing(seen, await self._lanes.holds(seen.lane_id), wall_s=wall_s)
 
-    def _shape_of(self, kept: Kept, wall: "Wall") -> JobShape:
+    def _shape_of(self, kept: Kept, wall: Wall) -> JobShape:
         return _shape(kept, wall, simulated=self._simulated)
-
-    def _wall(self) -> "Wall":
-        return Wall(self._store.gateway.logical_ms(), time.time())
-
-
-class Wall:
-    """Logical moments as the time of day."""
-
-    def __init__(self, now_ms: int, wall_s: float) -> None:
-        self._offset_s = wall_s - now_ms / 1_000
-
-    def at(self, logical_ms: int | None) -> str | None:
-        return None if logical_ms is None else rfc3339(self._offset_s + logical_ms / 1_000)
 
 
 def _accepted(job: JobShape) -> Accepted:

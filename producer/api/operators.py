@@ -1,6 +1,5 @@
 """Routes of operators: orgs with their limits and first admins, review desk, operators' keys."""
 
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -37,9 +36,9 @@ from millpond.producer.api.accounts import (
     org_shape,
     user_shape,
 )
-from millpond.producer.api.jobs import Wall
 from millpond.producer.api.purge import PurgeRoutes
 from millpond.producer.api.shapes import EndpointName
+from millpond.producer.api.wall import Wall, wall_now
 from millpond.producer.http.pages import Page, PageQuery, cursor_of
 from millpond.producer.http.problems import Problem, invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who
@@ -434,7 +433,7 @@ class Operators:
     async def list_orgs(self, call: Call) -> Page[OrgShape]:
         query: PageQuery = call.query
         found = await self._directory.orgs(after=query.cursor or "", most=query.limit)
-        wall = self._wall()
+        wall = wall_now(self._store.gateway)
         return Page[OrgShape](
             data=[await org_shape(one.id, one.view, self._access, wall) for one in found.entries],
             next_cursor=found.after and cursor_of(found.after),
@@ -463,9 +462,13 @@ class Operators:
             id, name = asked.admin.id, asked.admin.name
             await self._directory.create_user(asked.id, id, name, Role.ADMIN, by=by, why=why)
             made = await self._api_keys.make(asked.id, id, "the first key", by=by, why=why)
-            admin = user_shape(await self._directory.user(asked.id, id), self._wall())
-            key = new_key_shape(made, "the first key", self._wall(), user=id)
-        org = await org_shape(asked.id, await self._store.org(asked.id), self._access, self._wall())
+            admin = user_shape(
+                await self._directory.user(asked.id, id), wall_now(self._store.gateway)
+            )
+            key = new_key_shape(made, "the first key", wall_now(self._store.gateway), user=id)
+        org = await org_shape(
+            asked.id, await self._store.org(asked.id), self._access, wall_now(self._store.gateway)
+        )
         headers = {"Location": call.link(f"/v1/orgs/{asked.id}")}
         return Reply(OrgMade(org=org, admin=admin, key=key), status=201, headers=headers)
 
@@ -526,7 +529,7 @@ class Operators:
             org, asked.id, asked.name, asked.role, by=by, why=asked.why or ""
         )
         user = await self._directory.user(org, asked.id)
-        return Reply(user_shape(user, self._wall()), status=201)
+        return Reply(user_shape(user, wall_now(self._store.gateway)), status=201)
 
     async def create_key(self, call: Call) -> Reply:
         org, asked = call.path["org"], call.body
@@ -538,14 +541,16 @@ class Operators:
             good_ms=(asked.expires_in_s or 0) * 1_000,
             why=asked.why or "",
         )
-        shape = new_key_shape(made, asked.name, self._wall(), user=asked.user)
+        shape = new_key_shape(made, asked.name, wall_now(self._store.gateway), user=asked.user)
         return Reply(shape, status=201)
 
     async def get_org_audit(self, call: Call) -> Page[AuditRow]:
-        return audit_page(await self._rows(call, "audit"), call.query, self._wall())
+        return audit_page(
+            await self._rows(call, "audit"), call.query, wall_now(self._store.gateway)
+        )
 
     async def get_ledger(self, call: Call) -> Page[LedgerRow]:
-        rows, wall = await self._rows(call, "ledger"), self._wall()
+        rows, wall = await self._rows(call, "ledger"), wall_now(self._store.gateway)
         more = len(rows) == call.query.limit
         return Page[LedgerRow](
             data=[_ledger_row(row, wall) for row in rows],
@@ -565,7 +570,7 @@ class Operators:
             Stage.OPEN if query.stage == "open" else Stage.ASKED
         )
         found = await self._access.desk(stage, after=query.cursor or "", most=query.limit)
-        wall = self._wall()
+        wall = wall_now(self._store.gateway)
         return Page[ApplicationShape](
             data=[application_shape(one, wall, for_reviewers=True) for one in found.entries],
             next_cursor=found.after and cursor_of(found.after),
@@ -594,14 +599,14 @@ class Operators:
 
     async def _application(self, org: str, number: int) -> ApplicationShape:
         found = await self._access.application(org, number)
-        return application_shape(found, self._wall(), for_reviewers=True)
+        return application_shape(found, wall_now(self._store.gateway), for_reviewers=True)
 
     # ------------------------------------------------------------ operators
 
     async def get_audit(self, call: Call) -> Page[AuditRow]:
         query: PageQuery = call.query
         rows = await self._directory.audit(most=query.limit, before=before_of(query))
-        return audit_page(rows, query, self._wall())
+        return audit_page(rows, query, wall_now(self._store.gateway))
 
     async def list_operators(self, call: Call) -> Page[KeyShape]:
         return Page[KeyShape](data=await self._operators())
@@ -614,7 +619,7 @@ class Operators:
             good_ms=(asked.expires_in_s or 0) * 1_000,
             why=asked.why or "",
         )
-        return Reply(new_key_shape(made, asked.name, self._wall()), status=201)
+        return Reply(new_key_shape(made, asked.name, wall_now(self._store.gateway)), status=201)
 
     async def revoke_operator(self, call: Call) -> Reply:
         """The last one without an end stays: nobody could make another."""
@@ -632,7 +637,7 @@ class Operators:
 
     async def _operators(self) -> list[KeyShape]:
         found = await self._api_keys.operators()
-        now_ms, wall = self._store.gateway.logical_ms(), self._wall()
+        now_ms, wall = self._store.gateway.logical_ms(), wall_now(self._store.gateway)
         return [key_shape(one, now_ms, wall) for one in found]
 
     # ------------------------------------------------------------ terms
@@ -655,12 +660,9 @@ class Operators:
             seen = (await self._store.explain(lane=lane)).lane
             own = [limit for limit in held((), seen.windows) if limit.unit != Unit.BULK]
             limits[lane.rpartition(".")[2]] = write_limit_list(own)
-        shape = await org_shape(org, view, self._access, self._wall())
+        shape = await org_shape(org, view, self._access, wall_now(self._store.gateway))
         weights = await self._store.weights(org)
         return OrgTerms(**shape.model_dump(), limits=limits, weights=weights)
-
-    def _wall(self) -> Wall:
-        return Wall(self._store.gateway.logical_ms(), time.time())
 
 
 def _name(who: Identity) -> str:

@@ -1,7 +1,6 @@
 """Routes of operators by which an org is erased, and its receipt is told."""
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +9,7 @@ from pydantic import Field
 from millpond.clock import monotonic_ms
 from millpond.errors import UnknownPart
 from millpond.producer.api.accounts import Prose
-from millpond.producer.api.jobs import Wall
+from millpond.producer.api.wall import wall_now
 from millpond.producer.http.problems import Problem, invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who
 from millpond.store.purge import REMAINDER, Purge, Receipt
@@ -102,7 +101,7 @@ class PurgeRoutes:
                 raise Problem("conflict", told, error_code="purging")
 
     def _shape(self, receipt: Receipt, waits_for: str | None = None) -> ReceiptShape:
-        wall = Wall(self._gateway.logical_ms(), time.time())
+        wall = wall_now(self._gateway)
         return ReceiptShape(
             org=receipt.org,
             name=receipt.name,

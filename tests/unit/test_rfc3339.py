@@ -3,7 +3,7 @@
 import pytest
 
 from millpond.clock import rfc3339
-from millpond.producer.api.jobs import Wall
+from millpond.producer.api.wall import Wall
 
 
 @pytest.mark.parametrize(
