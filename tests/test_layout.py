@@ -13,10 +13,10 @@ PACKAGE = ROOT / "src" / "millpond"
 #: From the top down. A module may import its own part and any layer below, nothing beside or above.
 LAYERS: list[set[str]] = [
     {"cli"},
-    {"cli_both", "cli_config", "cli_admin"},
+    {"cli_both", "cli_config", "cli_orgs", "cli_desk"},
     {"cli_operate", "cli_keys", "cli_models", "cli_jobs", "cli_bootstrap"},
-    {"cli_account", "cli_doctor"},
-    {"cli_api_jobs"},
+    {"cli_own", "cli_users", "cli_api_keys", "cli_access", "cli_doctor"},
+    {"cli_api_jobs", "cli_operator"},
     {"cli_ask"},
     {"cli_service"},
     {"cli_tell"},

@@ -13,20 +13,24 @@ import typer
 
 from millpond import __version__
 from millpond import cli_values as values
-from millpond.cli_account import app as account
-from millpond.cli_admin import app as admin
+from millpond.cli_access import app as access
 from millpond.cli_api_jobs import app as api_jobs
+from millpond.cli_api_keys import app as api_keys
 from millpond.cli_ask import app as ask
 from millpond.cli_bootstrap import app as bootstrap
 from millpond.cli_both import app as both
 from millpond.cli_config import app as config
 from millpond.cli_config import ready_to_complete
+from millpond.cli_desk import app as desk
 from millpond.cli_do import do
 from millpond.cli_jobs import app as jobs
 from millpond.cli_keys import app as keys
 from millpond.cli_models import app as models
 from millpond.cli_operate import app as operate
+from millpond.cli_orgs import app as orgs
+from millpond.cli_own import app as own
 from millpond.cli_serve import app as servers
+from millpond.cli_users import app as users
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
 from millpond.local.commands import app as local_model
@@ -47,7 +51,7 @@ for operators in (operate, keys, models, jobs):
     app.add_typer(operators)
 app.add_typer(servers)
 app.add_typer(bootstrap)
-for of_service in (ask, api_jobs, account, admin, both, config):
+for of_service in (ask, api_jobs, own, users, api_keys, access, orgs, desk, both, config):
     app.add_typer(of_service)
 
 
