@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 from millpond.domain.forecast import Line, Taken, calls_until, last_release_ms
 from millpond.domain.job import Class
 from millpond.domain.limit import Unit
-from millpond.store.view import Explanation, FlowView, Holds, LaneView, WindowView
+from millpond.store.view import (
+    CapView,
+    Explanation,
+    FlowView,
+    Holds,
+    LaneView,
+    WindowView,
+)
 
 #: How long a call is taken to last while nobody has measured it.
 LATENCY_GUESS_MS = 1_000
@@ -49,7 +56,27 @@ def estimate(
         latency_ms=latency_ms,
         concurrency=_at_once(seen, holds),
     )
+    if seen.caps:
+        of_user = calls_until([line for line in lines if line.user == own.user], flow, jobs)
+        goes_ms = max(goes_ms, _goes_under_caps(seen, of_user))
     return Estimate(calls, goes_ms, goes_ms + latency_ms)
+
+
+def _goes_under_caps(seen: Explanation, calls: int) -> float:
+    """When a user's caps alone let the last of so many calls go."""
+    caps = [Taken(cap.amount, cap.window_ms, _cap_frees(seen.now_ms, cap)) for cap in seen.caps]
+    return last_release_ms(calls, caps, latency_ms=0.0, concurrency=1)
+
+
+def _cap_frees(now_ms: int, cap: CapView) -> list[float]:
+    """When each call that counts leaves a cap, in ms from now. Where only their number is known
+    they are taken to leave evenly, from the first that will on."""
+    if cap.taken_ms:
+        return [float(at + cap.window_ms - now_ms) for at in cap.taken_ms[-cap.amount :]]
+    used = min(cap.used, cap.amount)
+    first_ms = 0.0 if cap.frees_at_ms is None else max(0.0, cap.frees_at_ms - now_ms)
+    step_ms = (cap.window_ms - first_ms) / max(1, used)
+    return [first_ms + step_ms * number for number in range(used)]
 
 
 def lines_of(seen: Explanation) -> tuple[Line, ...]:

@@ -12,7 +12,7 @@ from millpond.clock import rfc3339
 from millpond.domain.job import Class, State
 from millpond.domain.limit import Limit, Unit
 from millpond.standing.estimate import shortest, slots_of, used_amount
-from millpond.store.view import Explanation, FlowView, LaneView, OrgView, View, WindowView
+from millpond.store.view import CapView, Explanation, FlowView, LaneView, OrgView, View, WindowView
 
 
 class Why(StrEnum):
@@ -83,7 +83,7 @@ def waiting_reason(
 ) -> Reason | None:
     """Why a run's open jobs do not all go now; None: nothing holds them but their turn."""
     now = Moment(view.now_ms, wall_s)
-    return _why_flow(now, view.org, view.lane, view.flow, limits, klass)
+    return _why_flow(now, view, view.flow, limits, klass)
 
 
 def why_flow(seen: Explanation, *, wall_s: float) -> Reason | None:
@@ -92,7 +92,7 @@ def why_flow(seen: Explanation, *, wall_s: float) -> Reason | None:
     flow = seen.flow
     assert flow is not None
     now = Moment(seen.now_ms, wall_s)
-    reason = _why_flow(now, seen.org, seen.lane, flow, (), flow.klass)
+    reason = _why_flow(now, seen, flow, (), flow.klass)
     if reason is None and flow.open and flow.parked and not flow.queued + flow.later:
         return _quota_for_now(seen.org)
     return reason or (_no_slot(seen) or _TURN if flow.queued else None)
@@ -128,7 +128,7 @@ def why_job(seen: Explanation, *, wall_s: float) -> Reason | None:
         if not job.attempts:  # it was submitted so
             return Reason(Why.NOT_BEFORE, "not before its time", next_release_s=next_s)
         return Reason(Why.RETRY, "retry", next_release_s=next_s)
-    return _full(now, seen.lane, (), flow.klass) or _no_slot(seen) or _TURN
+    return _full(now, seen.lane, (), flow.klass, seen.caps) or _no_slot(seen) or _TURN
 
 
 def quota_stops(view: View) -> bool:
@@ -161,6 +161,15 @@ def written(window: WindowView, windows: Sequence[WindowView]) -> str:
     return f"{window.amount}{counted}/{_length(window.window_ms)}"
 
 
+def written_cap(cap: CapView) -> str:
+    """A limit whose scope is one user, as people write it."""
+    return f"{written(_as_window(cap), ())} per user"
+
+
+def _as_window(cap: CapView) -> WindowView:
+    return WindowView(cap.amount, cap.window_ms, cap.used, cap.frees_at_ms)
+
+
 def kept_for_interactive(window: WindowView, windows: Sequence[WindowView]) -> int:
     """How much of a limit of calls bulk has to leave."""
     whole = _whole(window, windows)
@@ -191,12 +200,12 @@ _SHUT = {
 
 def _why_flow(
     now: Moment,
-    org: OrgView,
-    lane: LaneView,
+    seen: View | Explanation,
     flow: FlowView,
     limits: Sequence[Limit],
     klass: Class,
 ) -> Reason | None:
+    org, lane = seen.org, seen.lane
     reason = _stands_still(now, org, lane) or _paused(flow)
     if reason is not None:
         return reason
@@ -204,7 +213,7 @@ def _why_flow(
         return _quota(org)
     reason = _shut(now, lane)
     if reason is None and flow.open > 0:
-        reason = _full(now, lane, limits, klass)
+        reason = _full(now, lane, limits, klass, seen.caps)
     if reason is None and flow.later_at_ms is not None and flow.later == flow.open:
         return Reason(Why.RETRY, "retry", next_release_s=now.wall(flow.later_at_ms))
     return reason
@@ -264,18 +273,24 @@ def _shut(now: Moment, lane: LaneView) -> Reason | None:
     return Reason(why, words, next_release_s=next_s)
 
 
-def _full(now: Moment, lane: LaneView, limits: Sequence[Limit], klass: Class) -> Reason | None:
-    """The full limit that frees last."""
-    full = [
-        (window.frees_at_ms or now.now_ms, limit, window)
+def _full(
+    now: Moment,
+    lane: LaneView,
+    limits: Sequence[Limit],
+    klass: Class,
+    caps: Sequence[CapView] = (),
+) -> Reason | None:
+    """The full limit that frees last, or the user's own cap."""
+    limited: list[tuple[str, int, WindowView]] = [
+        (limit.written, used_amount(lane, window), window)
         for limit, window in zip(held(limits, lane.windows), lane.windows, strict=True)
-        if window.used >= used_amount(lane, window)
-        and not (window.unit == Unit.BULK and klass is Class.INTERACTIVE)
+        if not (window.unit == Unit.BULK and klass is Class.INTERACTIVE)
     ]
+    limited += [(written_cap(cap), cap.amount, _as_window(cap)) for cap in caps]
+    full = [one for one in limited if one[2].used >= one[1]]
     if not full:
         return None
-    _, limit, window = max(full, key=lambda one: one[0])
-    amount, name = used_amount(lane, window), limit.written
+    name, amount, window = max(full, key=lambda one: one[2].frees_at_ms or now.now_ms)
     if amount < window.amount and window == shortest(lane):
         name += f", at {lane.share:.0%} since the provider refused"
     unit = Unit.CALLS if window.unit == Unit.BULK else window.unit

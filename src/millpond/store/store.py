@@ -158,6 +158,7 @@ class Approval:
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What an operator changes; None stays as it is. `paused` of a lane: a reason, `""` goes on.
+    `caps` of a lane: limits of calls that hold for each user by itself; `()`: there are none.
 
     `new`: the org must not be there yet. `lanes`: more lanes of the org than `lane`. `why` stands
     in the audit.
@@ -173,6 +174,7 @@ class Changes:
     bulk: Sequence[Limit] = ()
     credit: bool | None = None
     paced: bool | None = None
+    caps: Sequence[Limit] | None = None
     paused: str | None = None
     flow: str | None = None
     flow_weight: float | None = None
@@ -319,6 +321,7 @@ class Store:
                 "limits": changes.limits and _limits(changes.limits, changes.bulk),
                 "credit": changes.credit,
                 "paced": changes.paced,
+                "caps": None if changes.caps is None else _caps(changes.caps),
                 "paused": changes.paused,
             }
         if changes.flow is not None:
@@ -545,9 +548,12 @@ class Store:
             case _:
                 raise UnknownFlow(flow)
 
-    async def explain(self, *, lane: str = "", flow: str = "", job: str = "") -> Explanation:
-        """How a lane stands: the one that is named, or that of a flow or a job."""
-        match await self.gateway.run("explain", lane, flow, job):
+    async def explain(
+        self, *, lane: str = "", flow: str = "", job: str = "", user: str = ""
+    ) -> Explanation:
+        """How a lane stands: the one that is named, or that of a flow or a job. `user`: whose caps
+        are told, if not those of the flow's."""
+        match await self.gateway.run("explain", lane, flow, job, user):
             case [b"explained", told]:
                 return read_explanation(told, now_ms=self.gateway.now_ms)
             case [b"unknown", part]:
@@ -776,6 +782,10 @@ def _without_none(told: Any) -> Any:
     if isinstance(told, dict):
         return {name: _without_none(one) for name, one in told.items() if one is not None}
     return [_without_none(one) for one in told] if isinstance(told, list) else told
+
+
+def _caps(caps: Sequence[Limit]) -> list[tuple[int, int]]:
+    return [(one.amount, one.window_ms) for one in caps]
 
 
 def _limits(limits: Sequence[Limit], bulk: Sequence[Limit]) -> list[tuple[int, int, str]]:

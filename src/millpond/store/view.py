@@ -82,6 +82,18 @@ class WindowView:
 
 
 @dataclass(frozen=True, slots=True)
+class CapView:
+    """One cap as its user has used it: a limit of calls that holds for each user. `taken_ms`: when
+    (logical ms) calls that count were let go; of large caps only their number is known."""
+
+    amount: int
+    window_ms: int
+    used: int
+    frees_at_ms: int | None
+    taken_ms: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LaneView:
     """`latency_ms`: mean time from release to headers; `told`: what the provider says of limits;
     `share`: how much of them is used, less than 1 after it refused calls that they allow;
@@ -110,10 +122,13 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class View:
+    """`caps`: those of the flow's user."""
+
     now_ms: int
     org: OrgView
     flow: FlowView
     lane: LaneView
+    caps: tuple[CapView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +158,8 @@ class Holds:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """How a lane stands, with the flows that take turns in it (at most 200). `slots`: calls that
-    its workers could take now; `ready`: calls that wait for one of them."""
+    its workers could take now; `ready`: calls that wait for one of them; `caps`: limits whose scope
+    is one user, as that user has used them."""
 
     now_ms: int
     lane_id: str
@@ -156,6 +172,7 @@ class Explanation:
     flow_id: str | None
     flow: FlowView | None
     job: JobView | None
+    caps: tuple[CapView, ...] = ()
 
 
 def read_view(told: bytes, *, now_ms: int) -> View:
@@ -166,6 +183,7 @@ def read_view(told: bytes, *, now_ms: int) -> View:
         org=read_org(raw["org"]),
         flow=_flow(raw["flow"]),
         lane=_lane(raw["lane"], raw["windows"]),
+        caps=_caps(raw["caps"]),
     )
 
 
@@ -196,6 +214,7 @@ def read_explanation(told: bytes, *, now_ms: int) -> Explanation:
         flow_id=flow and flow["id"],
         flow=flow and _flow(flow),
         job=job and _job(job),
+        caps=_caps(raw["caps"]),
     )
 
 
@@ -264,6 +283,19 @@ def _lane(lane: dict[str, Any], windows: list[dict[str, Any]]) -> LaneView:
         paced=lane.get("paced") == "1",
         credit=lane.get("credit") == "1",
         chat_at_ms=_count(lane, "chat_at"),
+    )
+
+
+def _caps(caps: list[dict[str, Any]]) -> tuple[CapView, ...]:
+    return tuple(
+        CapView(
+            amount=int(one["amount"]),
+            window_ms=int(one["window"]),
+            used=int(one["used"]),
+            frees_at_ms=_maybe(one.get("frees_at")),
+            taken_ms=tuple(map(int, one["taken_at"])),
+        )
+        for one in caps
     )
 
 

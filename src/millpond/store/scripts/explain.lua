@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
 -- explain: what a lane's jobs wait for, and who is before whom
 --
--- uses base turn flow window view
+-- uses base turn flow window cap view
 -- ARGV  4 lane   or ''
 --       5 flow   in its place, or ''
 --       6 job    in its place, or ''
+--       7 user   whose caps are told; '': the flow's
 --
--- Replies  {'explained', JSON}   {org, lane, lines: the flows that take turns, at most 200, flow, job};
+-- Replies  {'explained', JSON}   {org, lane, lines: the flows that take turns, at most 200, and those of
+--                                the flow's user, flow, job, windows: what is
+--                                used of each limit, caps: and of each cap of the user};
 --                                job.before: entries of its line before it, -1 if there are many
 --          {'unknown', what}     lane, flow or job
 
 local LINES_MOST, SEARCHED_MOST = 200, 100000
 
-local lane, flow, job = arg[1], arg[2], arg[3]
+local lane, flow, job, whose = unpack(arg, 1, 4)
 
 local told = {}
 if job ~= '' then
@@ -36,18 +39,20 @@ told.slots = tonumber(redis.call('HGET', M, 'free:' .. told.lane.pool)) or 0
 told.ready = redis.call('LLEN', P .. 'ready:' .. told.lane.pool)
 
 local lines = {}
-for _, class in ipairs(redis.call('ZRANGE', classes_level(lane), 0, -1)) do
-  for _, user in ipairs(redis.call('ZRANGE', users_level(lane, class), 0, LINES_MOST - 1)) do
-    for _, one in ipairs(redis.call('ZRANGE', flows_level(lane, class, user), 0, LINES_MOST - 1)) do
-      local weight, pack = unpack(redis.call('HMGET', P .. 'f:' .. one, 'weight', 'pack'))
-      local queued = redis.call('LLEN', P .. 'f:' .. one .. ':q')
-      if queued > 0 and #lines < LINES_MOST then
-        lines[#lines + 1] = {class = class, user = user, flow = one, queued = queued, weight = tonumber(weight),
-          pack = tonumber(pack), user_weight = tonumber(redis.call('HGET', P .. 'o:' .. org .. ':weights', user)) or 1}
-      end
+local function add_lines(class, user)
+  for _, one in ipairs(redis.call('ZRANGE', flows_level(lane, class, user), 0, LINES_MOST - 1)) do
+    local weight, pack = unpack(redis.call('HMGET', P .. 'f:' .. one, 'weight', 'pack'))
+    local queued = redis.call('LLEN', P .. 'f:' .. one .. ':q')
+    if queued > 0 and #lines < LINES_MOST then
+      lines[#lines + 1] = {class = class, user = user, flow = one, queued = queued, weight = tonumber(weight),
+        pack = tonumber(pack), user_weight = tonumber(redis.call('HGET', P .. 'o:' .. org .. ':weights', user)) or 1}
     end
   end
 end
+for _, class in ipairs(redis.call('ZRANGE', classes_level(lane), 0, -1)) do
+  for _, user in ipairs(redis.call('ZRANGE', users_level(lane, class), 0, LINES_MOST - 1)) do add_lines(class, user) end
+end
+if told.flow and sits_out(lane, told.flow.class, told.flow.user) then add_lines(told.flow.class, told.flow.user) end
 
 if told.job then
   told.job.id = job
@@ -57,4 +62,5 @@ if told.job then
     told.job.before = redis.call('LPOS', P .. 'f:' .. flow .. ':q', told.job.entry, 'MAXLEN', SEARCHED_MOST) or -1
   end
 end
-return reply('explained', written(told, {lines = lines, windows = windows}))
+if whose == '' then whose = told.flow and told.flow.user or '' end
+return reply('explained', written(told, {lines = lines, windows = windows, caps = cap_views(lane, whose)}))

@@ -8,7 +8,7 @@
 --
 -- The receipt, `receipt:{org}`, tells who, when, why and how much of what, and keeps the place while it goes on.
 --
--- uses base turn flow window hold single audit review
+-- uses base turn flow window cap hold single audit review
 -- ARGV  4 by     who says so; who said it first is kept
 --       5 why
 --       6 org
@@ -185,12 +185,17 @@ local function raze_lane(lane)
     local flow = raze_turns(lane, class)
     if flow or left <= 0 then return flow end
   end
+  for _, user in ipairs(redis.call('SRANDMEMBER', user_windows(lane), left)) do
+    forget_user(lane, user)
+    gone('turns', 0, 1)
+  end
+  if left <= 0 then return end
   for _, limit in ipairs(limits_of(lane)) do redis.call('UNLINK', ring(lane, limit).key) end
   raze_level(classes_level(lane))
-  for _, set in ipairs({'turn', 'due', 'idle', 'full:' .. (redis.call('HGET', l, 'pool') or '')}) do
+  for _, set in ipairs({'turn', 'due', 'idle', 'capped', 'full:' .. (redis.call('HGET', l, 'pool') or '')}) do
     redis.call('ZREM', P .. set, lane)
   end
-  redis.call('UNLINK', l, l .. ':flight', l .. ':s', l .. ':answers')
+  redis.call('UNLINK', l, l .. ':flight', l .. ':s', l .. ':answers', l .. ':capped')
   redis.call('SREM', o .. ':lanes', lane)
   redis.call('HDEL', receipt, 'at:swept')
   gone('lanes', 1)

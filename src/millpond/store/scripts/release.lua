@@ -9,7 +9,7 @@
 -- A call in flight counts in every window; once it has ended its stamp does, until the window
 -- has passed. That is the least a client must count to be sure (docs/decisions/0002).
 --
--- uses base turn flow window
+-- uses base turn flow window cap
 -- ARGV  4 most   calls, at most 200
 --
 -- Replies  {'released', n, wait_ms}   wait_ms: until the next look at a lane, -1 if none is set
@@ -121,6 +121,13 @@ local function close_line(head)
   head.reserved = 0
 end
 
+local function put_flow_back(user)
+  if not user.flow then return end
+  if user.flow.line then close_line(user.flow) end
+  put_back(user.flow)
+  user.flow = nil
+end
+
 -- The next job of a line that still waits. It stays in line until `take`.
 local function peek(head)
   while not head.job and looked < look_at_most do
@@ -156,6 +163,20 @@ local function lingers(class, head)
   return true
 end
 
+local function is_capped(s, user)
+  if not user.left then user.left, user.room_at = cap_leaves(s.lane, s.caps, user.member) end
+  return user.left <= 0
+end
+
+-- A user has had as much as one may, and takes no turns until there is room again.
+local function leave_out(s, class, user)
+  looked = looked + 1
+  put_flow_back(user)
+  put_back(user, true)
+  sit_out(s.lane, class, user.member, user.room_at)
+  s.users[class] = nil
+end
+
 -- The user and the flow whose turn it is in a class, and its next job; who has nothing in line rests.
 -- nil: nobody of the class has anything in line, or enough was looked at. `riding`: it is for a pack
 -- that goes anyway.
@@ -168,6 +189,8 @@ local function front(s, class, riding)
     if not user.flow then
       put_back(user, true)
       s.users[class] = nil
+    elseif s.caps and is_capped(s, user) then
+      leave_out(s, class, user)
     else
       if not user.flow.line then open_line(user.flow, s.go) end
       local job = peek(user.flow)
@@ -190,13 +213,6 @@ local function charge(s, class, user, flow, may)
   -- Who may not go now gets nothing back for it.
   if s.classes[other] and not may[other] then s.classes[other] = math.max(s.classes[other], tag) end
   s.classes[class], s.moved = tag + 1 / CLASS_WEIGHT[class], true
-end
-
-local function put_flow_back(user)
-  if not user.flow then return end
-  if user.flow.line then close_line(user.flow) end
-  put_back(user.flow)
-  user.flow = nil
 end
 
 local function put_user_back(s, class)
@@ -324,9 +340,9 @@ end
 local function serve(lane, tag, turn)
   local l = P .. 'l:' .. lane
   local org, pool, counted, written, paused, shut_until, lane_life, trouble, latency, paced, chat_at, tokens, tokens_at,
-    bound, p99, answers, share_then, share_at, complete, before = unpack(redis.call('HMGET', l, 'org', 'pool', 'counted',
-      'limits', 'paused', 'shut_until', 'life', 'trouble', 'latency', 'paced', 'chat_at', 'bucket', 'bucket_at',
-      'bound', 'p99', 'answers', 'share', 'share_at', 'complete', 'before'))
+    bound, p99, answers, share_then, share_at, complete, before, caps = unpack(redis.call('HMGET', l, 'org', 'pool',
+      'counted', 'limits', 'paused', 'shut_until', 'life', 'trouble', 'latency', 'paced', 'chat_at', 'bucket', 'bucket_at',
+      'bound', 'p99', 'answers', 'share', 'share_at', 'complete', 'before', 'caps'))
   if not org or paused then return block(lane, tag) end
   local status, quota, used, reserved, estimated, reserve, weighted = unpack(redis.call('HMGET', P .. 'o:' .. org,
     'status', 'quota', 'used', 'reserved', 'estimated', 'reserve', 'weighted'))
@@ -350,7 +366,7 @@ local function serve(lane, tag, turn)
   local fits, at, others = room(lane, limits, window, share, known)
   local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, known = known,
     careful = share < 1, whole_at = now + math.ceil((1 - share) * window / SHARE_CLIMBS),
-    users = {}, classes = {}, ids = {}, flight = {}, units = {},
+    users = {}, classes = {}, ids = {}, flight = {}, units = {}, caps = caps and caps_of(lane, caps),
     left = counted == '1' and left_of(quota, used, reserved, estimated) or math.huge,
     scale = counted == '1' and scale_of(reserve, bound, p99, answers) or 1, weighted = weighted}
   if fits <= 0 then
@@ -401,6 +417,10 @@ local function serve(lane, tag, turn)
         end
         fill(s, class, size, jobs, units)
         let_go(s, class, lead, jobs, units)
+        if s.caps then
+          count_for_user(lane, s.caps, user.member, s.ids[#s.ids])
+          user.left = nil
+        end
         move_on(s, class)
         if s.bucket then s.bucket.tokens = s.bucket.tokens - 1 end
         if class == 'i' then chats = chats + 1 end
@@ -430,6 +450,13 @@ local function take_turns(lane)
   if org then redis.call('ZADD', P .. 'turn', math.max(v, tonumber(tag)), lane) end   -- else it is no more
 end
 
+local room_at = lowest(P .. 'capped')   -- a user who sat out has room again
+if room_at and room_at <= now then
+  for _, lane in ipairs(redis.call('ZRANGE', P .. 'capped', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
+    let_in(lane, 50)
+    take_turns(lane)
+  end
+end
 next_due = lowest(P .. 'due')
 if next_due and next_due <= now then
   for _, lane in ipairs(redis.call('ZRANGE', P .. 'due', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
@@ -464,6 +491,7 @@ while released < most and looked < LOOKED_MOST and rounds < 250 do
 end
 if last_call > last_given then redis.call('HSET', M, 'v', v, 'call', string.format('%d', last_call)) end
 
-local wait = next_due and math.max(0, next_due - now) or -1
+local next_look = math.min(next_due or math.huge, lowest(P .. 'capped') or math.huge)
+local wait = next_look < math.huge and math.max(0, next_look - now) or -1
 if released >= most or looked >= LOOKED_MOST or rounds >= 250 then wait = 0 end
 return reply('released', released, wait)

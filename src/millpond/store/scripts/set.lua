@@ -5,13 +5,14 @@
 -- is known of used limits and quota stays too. Each change has a version and a row in the org's audit. What is
 -- told together holds together: no decision sees half of it.
 --
--- uses base turn flow window hold limit audit review
+-- uses base turn flow window cap hold limit audit review
 -- ARGV  4 by       who says so
 --       5 changes  JSON, each part may be absent:
 --           org    {id, quota: characters or 'none', status: active | suspended, reserve: strict | p99,
 --                   mode, weights: {user: weight}, name: for people, new: true, it must not be there yet}
 --           lane   {id, pool: whose workers make its calls, counted: its characters count against the quota,
---                   limits: [[amount, window_ms (0: at once), unit], ...], if_new: true, those of a lane that has some stay, credit: the provider's service time
+--                   limits: [[amount, window_ms (0: at once), unit], ...], if_new: true, those of a lane that has some stay,
+--                   caps: [[calls, window_ms], ...] of a user, all in the place of those there are, credit: the provider's service time
 --                   is believed, paced: bulk always goes evenly, paused: a reason or '', again: true, to try
 --                   a lane that is shut or that a refused key paused; lost: true, calls were made that the server knows nothing of}
 --           lanes  more of the org's lanes, each told as `lane` is
@@ -90,6 +91,7 @@ local function open_lane(lane)
       redis.call('HDEL', l, 'share', 'share_at')
     end
   end
+  if lane.caps then write('lane', lane.id, l, {caps = change_caps(lane.id, lane.caps)}) end
   -- A lane that an org or a flow knows and that is not there was lost, and calls were made in it.
   was_there = was_there or flow and redis.call('HGET', P .. 'f:' .. flow.id, 'lane') == lane.id
   if not known and (lane.lost or was_there) then count_again(lane.id) end
