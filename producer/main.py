@@ -20,13 +20,25 @@ from millpond import __version__
 from millpond.domain.account import Identity
 from millpond.errors import Refused
 from millpond.producer.api.access import AccessRoutes, OrgStates, tell_mode
-from millpond.producer.api.accounts import ACCOUNT_FAULTS, Accounts
+from millpond.producer.api.account_faults import ACCOUNT_FAULTS
+from millpond.producer.api.api_keys import KeyRoutes
+from millpond.producer.api.audit import OperatorAuditRoutes, OrgAuditRoutes, OwnAuditRoutes
+from millpond.producer.api.desk import DeskRoutes
 from millpond.producer.api.guidelines import page_routes
 from millpond.producer.api.jobs import Jobs
 from millpond.producer.api.lanes import Lanes, backlog
+from millpond.producer.api.ledger import LedgerRoutes
 from millpond.producer.api.look import Look
-from millpond.producer.api.operators import Operators
+from millpond.producer.api.operators import OperatorRoutes
+from millpond.producer.api.org_users import OrgUserRoutes
+from millpond.producer.api.orgs import OrgRoutes
+from millpond.producer.api.own_models import ModelRoutes
+from millpond.producer.api.own_org import OwnOrgRoutes
+from millpond.producer.api.provider_key import ProviderKeyRoutes
+from millpond.producer.api.purge import PurgeRoutes
 from millpond.producer.api.still import StillGood
+from millpond.producer.api.terms import ModeTerms
+from millpond.producer.api.users import UserRoutes
 from millpond.producer.http.address import Trust
 from millpond.producer.http.app import Authenticate, Gate, HttpSettings, build
 from millpond.producer.http.asked import idempotency_key_of
@@ -138,13 +150,29 @@ class Service:
         return [
             *Jobs(store, self._intake, self._waiting, lanes, still, simulated=simulated).routes(),
             *Look(store, lanes, known, still).routes(),
-            *Accounts(store, self._api_keys, self._vault, known.models).routes(),
+            *OwnOrgRoutes(store).routes(),
+            *UserRoutes(store).routes(),
+            *OwnAuditRoutes(store).routes(),
+            *KeyRoutes(store, self._api_keys).routes(),
+            *ModelRoutes(store, known.models).routes(),
+            *ProviderKeyRoutes(store, self._vault).routes(),
             *AccessRoutes(store).routes(),
             *page_routes(),
         ]
 
     def operator_routes(self) -> list[Route]:
-        return Operators(self._store, self._api_keys, self._known.profile).routes()
+        store, api_keys = self._store, self._api_keys
+        terms, purge = ModeTerms(self._known.profile), PurgeRoutes(store)
+        return [
+            *OrgRoutes(store, api_keys, terms, purge).routes(),
+            *OrgUserRoutes(store, api_keys).routes(),
+            *OrgAuditRoutes(store).routes(),
+            *LedgerRoutes(store).routes(),
+            *purge.routes(),
+            *DeskRoutes(store, terms).routes(),
+            *OperatorAuditRoutes(store).routes(),
+            *OperatorRoutes(store, api_keys).routes(),
+        ]
 
     def users(self) -> web.Application:
         identity = self._states.noting(self._checker.identity)

@@ -13,13 +13,9 @@ from pydantic import Field
 from millpond.clock import monotonic_ms
 from millpond.domain.account import GUIDELINES_VERSION, Form, Identity, Stage
 from millpond.errors import StoreUnavailable, UnknownPart
-from millpond.producer.api.accounts import (
-    GuidelinesShape,
-    Prose,
-    access_mode,
-    guidelines_shape,
-)
+from millpond.producer.api.account_shapes import GuidelinesShape, access_mode, guidelines_shape
 from millpond.producer.api.guidelines import GUIDELINES
+from millpond.producer.api.values import Prose
 from millpond.producer.api.wall import Wall, wall_now
 from millpond.producer.http.problems import Problem, invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from millpond.clock import monotonic_ms
 from millpond.errors import UnknownPart
-from millpond.producer.api.accounts import Prose
+from millpond.producer.api.values import Prose
 from millpond.producer.api.wall import wall_now
 from millpond.producer.http.problems import Problem, invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who

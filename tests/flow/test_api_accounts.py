@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 from millpond.domain.account import Role
 from millpond.domain.limit import LIMITED
-from millpond.producer.api import accounts
+from millpond.producer.api import users
 from millpond.producer.http.listener import serve
 from millpond.producer.http.table import EVENT_STREAM, Route, Who
 from millpond.producer.main import Service
@@ -425,7 +425,7 @@ async def test_erasing_that_takes_long_goes_on_from_its_cursor(
     for id, role in (("ann", Role.ADMIN), ("bob", Role.MEMBER)):
         await directory.create_user("acme", id, id, role, by="t")
         keys.append((await api_keys.make("acme", id, "k", by="t")).text)
-    monkeypatch.setattr(accounts, "ERASE_MS", 0)
+    monkeypatch.setattr(users, "ERASE_MS", 0)
 
     async with serve(service(store).users(), port=0) as listener:
         admin, user = (Caller(f"http://127.0.0.1:{listener.port}", key) for key in keys)
