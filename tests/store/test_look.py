@@ -175,3 +175,20 @@ async def test_an_unknown_flow_is_refused_and_nothing_changes(pond: Pond, redis:
         await pond.store.look("g")
 
     assert await everything(redis) == before
+
+
+async def test_places_that_cancelled_jobs_have_left_are_no_jobs_in_line(pond: Pond) -> None:
+    await pond.open("60/60s")
+    await pond.accept("j1", "j2", "j3", "j4", "j5")
+    await pond.store.cancel(["j1", "j2", "j4"])
+
+    seen = await pond.store.explain(job="j5")
+    assert seen.job is not None
+    assert seen.job.before == 1
+    assert [line.queued for line in seen.lines] == [2]
+    assert (await pond.store.look("f")).flow.queued == 2
+
+    assert [call.jobs[0].id for call in await pond.pass_through(9)] == ["j3", "j5"]
+    assert await pond.number("f:f", "gaps") == 0
+    await pond.accept("j6")
+    assert (await pond.store.look("f")).flow.queued == 1

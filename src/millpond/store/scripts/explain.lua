@@ -10,7 +10,7 @@
 -- Replies  {'explained', JSON}   {org, lane, lines: the flows that take turns, at most 200, and those of
 --                                the flow's user, flow, job, windows: what is
 --                                used of each limit, caps: and of each cap of the user};
---                                job.before: entries of its line before it, -1 if there are many
+--                                job.before: jobs of its line before it, -1 if there are many
 --          {'unknown', what}     lane, flow or job
 
 local LINES_MOST, SEARCHED_MOST = 200, 100000
@@ -42,7 +42,7 @@ local lines = {}
 local function add_lines(class, user)
   for _, one in ipairs(redis.call('ZRANGE', flows_level(lane, class, user), 0, LINES_MOST - 1)) do
     local weight, pack = unpack(redis.call('HMGET', P .. 'f:' .. one, 'weight', 'pack'))
-    local queued = redis.call('LLEN', P .. 'f:' .. one .. ':q')
+    local queued = in_line(one)
     if queued > 0 and #lines < LINES_MOST then
       lines[#lines + 1] = {class = class, user = user, flow = one, queued = queued, weight = tonumber(weight),
         pack = tonumber(pack), user_weight = tonumber(redis.call('HGET', P .. 'o:' .. org .. ':weights', user)) or 1}
@@ -59,7 +59,10 @@ if told.job then
   told.job.later_at = redis.call('ZSCORE', P .. 'f:' .. flow .. ':later', job) or nil
   told.job.parked = redis.call('ZSCORE', P .. 'f:' .. flow .. ':parked', job) or nil
   if told.job.state == 'queued' and not told.job.later_at and not told.job.parked then
-    told.job.before = redis.call('LPOS', P .. 'f:' .. flow .. ':q', told.job.entry, 'MAXLEN', SEARCHED_MOST) or -1
+    local q = P .. 'f:' .. flow .. ':q'
+    local places = redis.call('LPOS', q, told.job.entry, 'MAXLEN', SEARCHED_MOST)
+    -- (where the gaps are nobody knows: they are taken to be everywhere alike)
+    told.job.before = places and math.floor(places * in_line(flow) / redis.call('LLEN', q)) or -1
   end
 end
 if whose == '' then whose = told.flow and told.flow.user or '' end

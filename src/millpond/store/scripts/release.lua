@@ -111,14 +111,15 @@ local function open_line(head, ahead)
   head.weight, head.pack, head.fed_at = tonumber(weight), math.floor(tonumber(pack)), tonumber(fed_at) or 0
   head.lingers_until = tonumber(lingers_until)
   head.line, head.entries, head.taken, head.ahead = P .. 'f:' .. head.member .. ':q', {}, 0, ahead * head.pack
-  head.reserved = 0
+  head.reserved, head.gaps = 0, 0
 end
 
 local function close_line(head)
   if head.taken > 0 then redis.call('LTRIM', head.line, head.taken, -1) end
   head.entries, head.taken, head.job = {}, 0, nil
   if head.reserved > 0 then redis.call('HINCRBY', P .. 'f:' .. head.member, 'reserved', head.reserved) end
-  head.reserved = 0
+  if head.gaps > 0 then redis.call('HINCRBY', P .. 'f:' .. head.member, 'gaps', -head.gaps) end
+  head.reserved, head.gaps = 0, 0
 end
 
 local function put_flow_back(user)
@@ -140,8 +141,8 @@ local function peek(head)
     if id and redis.call('HGET', P .. 'j:' .. id, 'state') == 'queued' then
       head.job = {id = id, flow = head.member, pack = pack, text = need, need = tonumber(need), tokens = tonumber(tokens),
         base = tonumber(base), reserve = 0}
-    else
-      head.taken, looked = head.taken + 1, looked + 1
+    else   -- a gap: it has left, or its place is another one by now
+      head.taken, head.gaps, looked = head.taken + 1, head.gaps + 1, looked + 1
     end
   end
   return head.job

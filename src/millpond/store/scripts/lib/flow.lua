@@ -121,11 +121,16 @@ local function finish(flow, job, state, body)
     'note', note, 'attempts', attempts or 0, 'body', body)
 end
 
--- A queued job leaves `later` or `parked`, if it stands there. In line it stays until its turn comes, and
--- is passed over then.
+-- A queued job leaves `later` or `parked`, if it stands there. In line its place stays until its turn comes, and
+-- is passed over then; the flow knows how many such places there are (`gaps`).
 local function leave_queue(org, flow, job)
-  redis.call('ZREM', P .. 'f:' .. flow .. ':later', job)
-  if redis.call('ZREM', P .. 'f:' .. flow .. ':parked', job) == 1 then note_parked(org, flow) end
+  local f = P .. 'f:' .. flow
+  local elsewhere = redis.call('ZREM', f .. ':later', job)
+  if redis.call('ZREM', f .. ':parked', job) == 1 then
+    elsewhere = 1
+    note_parked(org, flow)
+  end
+  if elsewhere == 0 and redis.call('EXISTS', f .. ':q') == 1 then redis.call('HINCRBY', f, 'gaps', 1) end
 end
 
 -- Why a job that could be asked, or asked again, is not: it was cancelled, or its deadline has passed.

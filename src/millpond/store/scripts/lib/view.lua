@@ -21,12 +21,18 @@ local function lane_view(lane)
   return view, windows
 end
 
+-- Jobs in a flow's line: its places without the gaps that jobs have left.
+local function in_line(flow)
+  local f = P .. 'f:' .. flow
+  return math.max(0, redis.call('LLEN', f .. ':q') - (tonumber(redis.call('HGET', f, 'gaps')) or 0))
+end
+
 -- A flow's fields, and how many of its jobs wait for what.
 local function flow_view(flow)
   local f = P .. 'f:' .. flow
   local view = fields(f)
   view.common = nil
-  view.queued = redis.call('LLEN', f .. ':q')
+  view.queued = in_line(flow)
   view.parked = redis.call('ZCARD', f .. ':parked')
   view.parked_least = redis.call('ZRANGE', f .. ':parked', 0, 0, 'WITHSCORES')[2]
   view.later = redis.call('ZCARD', f .. ':later')
