@@ -28,6 +28,7 @@ from millpond.producer.api.guidelines import page_routes
 from millpond.producer.api.jobs import Jobs
 from millpond.producer.api.lanes import Lanes, backlog
 from millpond.producer.api.ledger import LedgerRoutes
+from millpond.producer.api.limits import LimitRoutes
 from millpond.producer.api.look import Look
 from millpond.producer.api.operators import OperatorRoutes
 from millpond.producer.api.org_users import OrgUserRoutes
@@ -149,7 +150,8 @@ class Service:
         simulated = self._simulated
         return [
             *Jobs(store, self._intake, self._waiting, lanes, still, simulated=simulated).routes(),
-            *Look(store, lanes, known, still).routes(),
+            *LimitRoutes(store, lanes).routes(),
+            *Look(store, known, still).routes(),
             *OwnOrgRoutes(store).routes(),
             *UserRoutes(store).routes(),
             *OwnAuditRoutes(store).routes(),

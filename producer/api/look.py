@@ -1,4 +1,4 @@
-"""Routes that tell how an org stands: its limits and quota, its usage, its events, its models."""
+"""Routes that tell of an org: its usage, its events, its models."""
 
 import asyncio
 import re
@@ -12,7 +12,6 @@ from pydantic import Field
 
 from millpond.clock import rfc3339
 from millpond.domain.job import Endpoint
-from millpond.producer.api.lanes import Lanes
 from millpond.producer.api.shapes import EndpointName
 from millpond.producer.api.still import StillGood
 from millpond.producer.http.problems import LimitShown, Problem, invalid
@@ -20,7 +19,6 @@ from millpond.producer.http.sse import Event, stream
 from millpond.producer.http.table import EVENT_STREAM, Call, Model, Reply, Route, Who
 from millpond.producer.intake import Known
 from millpond.providers.catalogue import allowed
-from millpond.standing.standing import lane_standing, org_standing
 from millpond.store.own_models import OwnModels
 from millpond.store.singles import Singles
 from millpond.store.store import Row, Store
@@ -76,11 +74,10 @@ class ModelShape(Model):
 class Look:
     """The handlers, and what they work with."""
 
-    def __init__(self, store: Store, lanes: Lanes, known: Known, still: StillGood) -> None:
+    def __init__(self, store: Store, known: Known, still: StillGood) -> None:
         self._store = store
         self._singles = Singles(store.gateway)
         self._own_models = OwnModels(store.gateway)
-        self._lanes = lanes
         self._known = known
         self._still = still
         self._streams: Counter[str] = Counter()
@@ -88,14 +85,6 @@ class Look:
     def routes(self) -> list[Route]:
         user: dict[str, Any] = {"who": Who.USER}
         return [
-            Route(
-                "GET",
-                "/v1/limits",
-                self.get_limits,
-                summary="The org's limits and quota, what is used of them and when there is room",
-                tags=("org",),
-                **user,
-            ),
             Route(
                 "GET",
                 "/v1/usage",
@@ -125,15 +114,6 @@ class Look:
                 **user,
             ),
         ]
-
-    async def get_limits(self, call: Call) -> Reply:
-        org = call.caller.org
-        lanes = {}
-        for endpoint in Endpoint:
-            seen, holds = await self._lanes.look(f"{org}.{endpoint}")
-            told = lane_standing(seen, holds, wall_s=time.time())
-            lanes[str(endpoint)] = {k: v for k, v in told.items() if k not in ("org", "in_line")}
-        return Reply({"org": org_standing(await self._store.org(org), org), "endpoints": lanes})
 
     async def get_usage(self, call: Call) -> Usage:
         query, org = call.query, call.caller.org

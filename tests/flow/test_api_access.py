@@ -151,6 +151,57 @@ def test_rates_are_one_sum_over_all_users_of_an_endpoint(up: Up) -> None:
     assert job(org, submit(org, CLASSIFY)[0], 20)["state"] == "succeeded"
 
 
+def test_a_user_may_be_capped_and_the_others_go_on(up: Up) -> None:
+    org = up.org("capped")
+    other = up.user(org, "second")
+    texts = {"endpoint": "embed", "inputs": ["x", "y"]}
+    told = org.ok("PUT", "/v1/limits/per-user", {"limits": {"embed": "1/60s"}, "why": "fair"})
+    [cap] = [one for one in told["endpoints"]["embed"]["limits"] if one["scope"] == "user"]
+    assert (cap["limit"], cap["used"], cap["amount"]) == ("1/60s per user", 0, 1)
+
+    [first], [second] = submit(org, texts), submit(other, texts)
+    for id in (first, second):
+        assert job(org, id, 20)["state"] == "succeeded"
+    [third] = submit(other, texts)
+    until(lambda: waits_for(other, third) == "limit")
+    waiting = job(other, third)
+    assert waiting["reason"]["limit"] == "1/60s per user"
+    assert 0 < waiting["reason"]["next_release"]["in_s"] <= 60
+    # A text that may ride along in nobody's call, of a user who has not had any.
+    assert job(org, submit(org, CLASSIFY)[0], 20)["state"] == "succeeded"
+
+    org.ok("PUT", "/v1/limits/per-user", {"limits": {"embed": None}})
+    assert job(other, third, 20)["state"] == "succeeded"
+    rows = org.ok("GET", "/v1/audit")["data"]
+    assert ["fair", ["caps", "", '[[1,60000,"calls",false]]']] in [
+        [row["why"], [change["field"], change["from"], change["to"]]]
+        for row in rows
+        for change in row["changes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({}, "at least 1 item"),
+        ({"embed": "20"}, "is no limit"),
+        ({"embed": "20000tokens/60s"}, "counts calls"),
+        ({"embed": "5@once"}, "counts calls of a window"),
+        ({"embed": "5/60s,6/60s"}, "the same window"),
+        ({"embedding": "5/60s"}, "embedding"),
+    ],
+)
+def test_a_bad_cap_is_refused_and_named(up: Up, formal: Caller, limits: Any, says: str) -> None:
+    refused = formal("PUT", "/v1/limits/per-user", {"limits": limits})
+    assert refused.status == 422
+    assert says in json.dumps(refused.json)
+
+
+def test_a_member_caps_nobody(up: Up, formal: Caller) -> None:
+    member = up.user(formal, "capless")
+    assert member("PUT", "/v1/limits/per-user", {"limits": {"embed": "5/60s"}}).status == 403
+
+
 def test_the_endpoint_is_there_again_as_soon_as_the_window_has_room(up: Up) -> None:
     org = up.org("window", limits={"generate": "1/2s"})
     began = time.monotonic()

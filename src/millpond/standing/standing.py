@@ -21,6 +21,7 @@ from millpond.standing.explain import (
     why_job,
     why_lane,
     written,
+    written_cap,
 )
 from millpond.standing.moments import Clock, Told
 from millpond.store.view import Explanation, FlowView, Holds, LaneView, OrgView, WindowView
@@ -215,6 +216,7 @@ def _window(window: WindowView, lane: LaneView, clock: Clock) -> Told:
     bulk = window.unit == Unit.BULK
     told: dict[str, Any] = {
         "limit": written(window, lane.windows),
+        "scope": "org",
         "unit": Unit.CALLS if bulk else window.unit,
         "used": window.used,
         "amount": amount,
@@ -223,6 +225,22 @@ def _window(window: WindowView, lane: LaneView, clock: Clock) -> Told:
     if bulk:
         told["kept_for_interactive"] = kept_for_interactive(window, lane.windows)
     return told
+
+
+def caps_standing(seen: Explanation, *, wall_s: float) -> list[Told]:
+    """Of limits whose scope is one user: how that user stands."""
+    clock = Clock(seen.now_ms, wall_s)
+    return [
+        {
+            "limit": written_cap(cap),
+            "scope": "user",
+            "unit": Unit.CALLS,
+            "used": cap.used,
+            "amount": cap.amount,
+            "has_room": clock.at(cap.frees_at_ms),
+        }
+        for cap in seen.caps
+    ]
 
 
 def _waits(reason: Reason | None, clock: Clock, *, calls_before: int | None) -> Told | None:

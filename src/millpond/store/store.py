@@ -138,13 +138,15 @@ class WrongStage(Refused):
 
 @dataclass(frozen=True, slots=True)
 class LaneTerms:
-    """The limits of one of several lanes that change together; one that is new has a `pool`."""
+    """What changes of one of several lanes that change together; None stays as it is. A lane that
+    is new has limits and a `pool`."""
 
     lane: str
-    limits: Sequence[Limit]
+    limits: Sequence[Limit] | None = None
     bulk: Sequence[Limit] = ()
     pool: str | None = None
     counted: bool | None = None
+    caps: Sequence[Limit] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -771,9 +773,10 @@ def _moments(found: list[tuple[bytes, float]]) -> tuple[int, ...]:
 def _of_lane(terms: LaneTerms) -> dict[str, Any]:
     return {
         "id": terms.lane,
-        "limits": _limits(terms.limits, terms.bulk),
+        "limits": None if terms.limits is None else _limits(terms.limits, terms.bulk),
         "pool": terms.pool,
         "counted": terms.counted,
+        "caps": None if terms.caps is None else _caps(terms.caps),
     }
 
 
