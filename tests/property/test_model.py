@@ -547,7 +547,6 @@ class Model(RuleBasedStateMachine):
                 self.reap(which)
 
     def promote(self, which: int, most: int) -> None:
-        before = self.look()
         n, wait_ms = self.run(self.stores[which].promote(most))
         dump = self.look()
         expired = self._expire(most)
@@ -563,7 +562,9 @@ class Model(RuleBasedStateMachine):
             if job.place == "later":
                 assert job.later_at <= self.now
             else:
-                brought[job.flow] += before[f"f:{job.flow}:parked"][job.id]
+                # What it needed when it was parked may be out of date: see fitting_jobs.
+                lane = self.books.lanes[self.books.flows[job.flow].lane]
+                brought[job.flow] += need_of(self.books, dump[f"l:{lane.id}"], lane, job)
             job.place = "queue"
         assert max(brought.values()) <= max(left, 0)
         self._lines_move()
