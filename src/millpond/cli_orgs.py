@@ -1,4 +1,4 @@
-"""Commands of operators about orgs: made, looked after, suspended."""
+"""Commands of operators about orgs: made, looked after, suspended; what each has."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from millpond.cli_api_jobs import MostRows
-from millpond.cli_api_keys import tell_new_key
+from millpond.cli_api_keys import ExpiresIn, expires_in_s, tell_new_key
 from millpond.cli_operator import (
     NewLimits,
     NewQuota,
@@ -18,6 +18,7 @@ from millpond.cli_operator import (
     terms,
 )
 from millpond.cli_own import quota_text
+from millpond.cli_purge import app as purge
 from millpond.cli_service import (
     AsJson,
     OperatorKeyFile,
@@ -28,15 +29,21 @@ from millpond.cli_service import (
     path_of,
     talk,
 )
-from millpond.cli_tell import Told, moment, note, say_json, say_lines, say_rows
+from millpond.cli_tell import Told, each, moment, note, say_json, say_lines, say_rows
+from millpond.cli_users import UserRole, user_line
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 orgs = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     orgs, name="orgs", help="For operators: orgs of the service. (org: on a server's data.)"
 )
+orgs.add_typer(purge)
 
 _COLUMNS = ("id", "name", "mode", "state", ">used", ">quota", "application", "made")
+_LEDGER_COLUMNS = (
+    *("at", "outcome", ">characters", ">used", ">estimated"),
+    *("call", "lane", "by", "why"),
+)
 
 
 @orgs.command("list")
@@ -217,6 +224,90 @@ def _weights(pairs: list[str]) -> dict[str, float]:
     return weights
 
 
+# ------------------------------------------------------------ what an org has
+
+
+@orgs.command("add-user")
+def orgs_add_user(
+    name: OrgId,
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+    called: Annotated[
+        str | None, typer.Option("--name", help="For people. [default: USER]")
+    ] = None,
+    role: Annotated[UserRole, typer.Option(help="What it may do.")] = UserRole.ADMIN,
+    why: WhyIfTold = None,
+    url: OperatorUrl = None,
+    operator_key_file: OperatorKeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a user of an org, an admin if nothing else is said: its first, or one more.
+
+    It has no key yet: millpond orgs make-key ORG NAME --user USER.
+    """
+    body = {"id": user, "name": called or user, "role": role, **if_told(why=why)}
+
+    async def work(service: Service) -> None:
+        told = await service.post(path_of("orgs", name, "users"), body)
+        say_lines(told, user_line, as_json=as_json)
+
+    talk(operators_place(url, operator_key_file, data_dir), work)
+
+
+@orgs.command("make-key")
+def orgs_make_key(
+    name: OrgId,
+    called: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    user: Annotated[str, typer.Option(help="For which user of the org.")],
+    expires_in: ExpiresIn = None,
+    why: WhyIfTold = None,
+    url: OperatorUrl = None,
+    operator_key_file: OperatorKeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key for a user of an org, who lost the last one or never had any.
+
+    It is printed to stdout, this once; all else goes to stderr.
+    """
+    body = {
+        "user": user,
+        "name": called,
+        **if_told(expires_in_s=expires_in_s(expires_in), why=why),
+    }
+
+    async def work(service: Service) -> None:
+        told = await service.post(path_of("orgs", name, "keys"), body)
+        tell_new_key(told, f"user {told['user']} of org {name}", as_json=as_json)
+
+    talk(operators_place(url, operator_key_file, data_dir), work)
+
+
+@orgs.command("ledger")
+def orgs_ledger(
+    name: OrgId,
+    most: MostRows = 100,
+    url: OperatorUrl = None,
+    operator_key_file: OperatorKeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each call of an org used, and what was entered by hand, the newest last.
+
+    `millpond quota ledger --verify` checks the rows, in the data.
+    """
+
+    async def work(service: Service) -> None:
+        found = [row async for row in service.rows(path_of("orgs", name, "ledger"), most=most)]
+        rows = each(found[::-1])  # as `quota ledger` and `audit` have them
+        await say_rows(rows, _LEDGER_COLUMNS, _ledger_cells, as_json=as_json)
+
+    talk(operators_place(url, operator_key_file, data_dir), work)
+
+
+# ------------------------------------------------------------ how it is told
+
+
 def _cells(org: Told) -> list[Any]:
     application = org["application"]
     return [
@@ -239,3 +330,8 @@ def _lines(org: Told) -> Iterator[str]:
         yield f"  user {user or '(none)'}: weight {weight:g}"
     if org["application"]:
         yield f"  application {org['application']['number']}: {org['application']['stage']}"
+
+
+def _ledger_cells(row: Told) -> list[Any]:
+    names = ("outcome", "characters", "used", "estimated", "call", "lane", "by", "why")
+    return [moment(row["at"]), *(row[name] for name in names)]

@@ -1,14 +1,32 @@
-"""Commands about one's own org at the service: what it used."""
+"""Commands about how one's own org stands at the service: what it used, may use, and its models."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
+from millpond.cli_own_key import app as own_key
 from millpond.cli_service import AsJson, KeyFile, Place, Service, UpDir, Url, path_of, talk
-from millpond.cli_tell import Told, each, note, say_json, say_rows
+from millpond.cli_tell import Told, each, note, say_json, say_lines, say_rows
 from millpond.domain.job import Endpoint
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+own = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    own,
+    name="own",
+    help="One's own org at the service: its limits, models, and key at the provider.",
+)
+own.add_typer(own_key)
+
+_LIMIT_COLUMNS = ("endpoint", "limit", ">used", ">amount", "unit", "has room")
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="NAME", help="The model's whole name at the provider.")
+]
+
+
+# ------------------------------------------------------------ what it used and may use
 
 
 @app.command()
@@ -42,6 +60,114 @@ def usage(
     talk(Place(url, api_key_file, data_dir), work)
 
 
+@own.command("show")
+def own_show(
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show whose key it is that one has, and how the org stands."""
+
+    async def work(service: Service) -> None:
+        told = {
+            "user": await service.get(path_of("users", "me")),
+            "org": await service.get(path_of("orgs", "me")),
+        }
+        say_lines(told, _lines, as_json=as_json)
+
+    talk(Place(url, api_key_file, data_dir), work)
+
+
+@own.command("limits")
+def own_limits(
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the org's limits, what is used of each, and when there is room again."""
+
+    async def work(service: Service) -> None:
+        told = await service.get(path_of("limits"))
+        if as_json:
+            say_json(told)
+            return
+        rows = [
+            {"endpoint": endpoint, **limit}
+            for endpoint, lane in told["endpoints"].items()
+            for limit in lane["limits"]
+        ]
+        await say_rows(each(rows), _LIMIT_COLUMNS, _limit_cells, as_json=False)
+        for line in _beside_limits(told):
+            note(line)
+
+    talk(Place(url, api_key_file, data_dir), work)
+
+
+# ------------------------------------------------------------ models
+
+
+@own.command("models")
+def own_models(
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models that the org may use in its access mode, its own fine-tuned ones last."""
+
+    async def work(service: Service) -> None:
+        told = await service.get(path_of("models"))
+        columns = ("id", "kind", "size", "endpoints", "made of")
+        await say_rows(each(told["data"]), columns, _model_cells, as_json=as_json)
+        if not told["all_known"]:
+            note("others may be named as well: this provider's models are not known beforehand")
+
+    talk(Place(url, api_key_file, data_dir), work)
+
+
+@own.command("add-model")
+def own_add_model(
+    name: ModelName,
+    base: Annotated[str, typer.Option(metavar="MODEL", help="What it was made of.")],
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """For admins: a fine-tuned model is the org's. It serves what its base serves, for it alone."""
+
+    async def work(service: Service) -> None:
+        told = await service.post(path_of("models"), {"id": name, "base": base}, safe=True)
+        say_lines(told, _model_line, as_json=as_json)
+
+    talk(Place(url, api_key_file, data_dir), work)
+
+
+@own.command("remove-model")
+def own_remove_model(
+    name: ModelName,
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """For admins: a fine-tuned model is the org's no more."""
+
+    async def work(service: Service) -> None:
+        await service.ask("DELETE", path_of("models", name))
+        if as_json:
+            say_json({"id": name, "removed": True})
+        else:
+            note(f"model {name} is the org's no more")
+
+    talk(Place(url, api_key_file, data_dir), work)
+
+
+# ------------------------------------------------------------ how it is told
+
+
 def quota_text(told: Told) -> str:
     spent = told["used"] + told["estimated"]
     if told["quota"] is None:
@@ -50,3 +176,36 @@ def quota_text(told: Told) -> str:
     if told["reserved"]:
         text += f", {told['reserved']:,} reserved for calls in flight"
     return text
+
+
+def _lines(told: Told) -> Iterator[str]:
+    user, org = told["user"], told["org"]
+    yield f"user {user['id']} ({user['name']}), {user['role']} of {org['id']}; key {user['key']}"
+    suspended = ", suspended" if org["suspended"] else ""
+    yield f"org {org['id']} ({org['name']}): {org['mode']} access{suspended}"
+    yield f"  {quota_text(org)}"
+    if org["application"]:
+        yield f"  application {org['application']['number']}: {org['application']['stage']}"
+
+
+def _limit_cells(row: Told) -> list[Any]:
+    room = row["has_room"]["at"] if row["has_room"] else "now"
+    return [*(row[name] for name in ("endpoint", "limit", "used", "amount", "unit")), room]
+
+
+def _beside_limits(told: Told) -> Iterator[str]:
+    from millpond.operate.people import waits_text
+
+    yield quota_text(told["org"])
+    for endpoint, lane in told["endpoints"].items():
+        if lane["waits"] is not None:
+            yield f"{endpoint} waits for {waits_text(lane['waits'])}"
+
+
+def _model_cells(model: Told) -> list[Any]:
+    endpoints = ", ".join(model.get("endpoints") or ())
+    return [model["id"], model.get("kind"), model.get("size"), endpoints, model.get("base")]
+
+
+def _model_line(model: Told) -> Iterator[str]:
+    yield f"model {model['id']}, made of {model['base']}, is the org's own"

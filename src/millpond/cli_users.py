@@ -57,7 +57,7 @@ def users_add(
     body = {"id": user, "name": name or user, "role": role, **_why(why)}
 
     async def work(service: Service) -> None:
-        say_lines(await service.post(path_of("users"), body), _line, as_json=as_json)
+        say_lines(await service.post(path_of("users"), body), user_line, as_json=as_json)
 
     talk(Place(url, api_key_file, data_dir), work)
 
@@ -109,7 +109,7 @@ def users_lift(
 def _change(place: Place, user: str, body: Told, *, as_json: bool) -> None:
     async def work(service: Service) -> None:
         told = await service.ask("PATCH", path_of("users", user), body=body, safe=True)
-        say_lines(told, _line, as_json=as_json)
+        say_lines(told, user_line, as_json=as_json)
 
     talk(place, work)
 
@@ -154,6 +154,6 @@ def _cells(user: Told) -> list[str]:
     return [user["id"], user["name"], user["role"], state, made, user["by"]]
 
 
-def _line(user: Told) -> Iterator[str]:
+def user_line(user: Told) -> Iterator[str]:
     state = ", suspended" if user["suspended"] else ""
     yield f"user {user['id']} ({user['name']}): {user['role']}{state}"

@@ -65,9 +65,11 @@ def millpond(
 def story() -> list[tuple[str, list[str]]]:
     """The commands of the page's story, each with the lines that it shows."""
     text = DOC.read_text().partition("## From nothing to full access")[2]
-    block = text.split("```")[1].replace("\\\n", " ")
+    blocks = text.partition("## Completion")[0].split("```")[1::2]
     steps: list[tuple[str, list[str]]] = []
-    for line in block.strip().splitlines():
+    for line in "".join(blocks).replace("\\\n", " ").strip().splitlines():
+        if not line:
+            continue
         if line.startswith("$ "):
             steps.append((line[2:], []))
         else:
@@ -81,6 +83,7 @@ VOLATILE = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", r"\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ"),
     (r"job_[0-9a-f]{32}", r"job_[0-9a-f]{32}"),
     (r"a4xy2j35wdy4", r"[a-z2-7]{12}"),
+    (r"\b(?:[0-9a-f]{16}|[0-9a-f]{13})\b", r"[0-9a-f]{13,16}"),
     (r"2026-11-24", r"\\d{4}-\\d\\d-\\d\\d"),
     (r"\d+(\.\d+)+(:\d+)?", r"[\\d.:]+"),
 ]
@@ -101,7 +104,8 @@ def pattern(line: str) -> str:
 
 def test_the_story_of_the_page_is_what_happens(home: Path) -> None:
     steps = story()
-    assert len(steps) == 17
+    assert len(steps) == 29
+    Path("provider.key").write_text("sk-of-the-provider\n")
     for command, shown in steps:
         words = shlex.split(command)
         env = {"MILLPOND_LISTEN": "127.0.0.1:0", "MILLPOND_OPERATOR_LISTEN": "127.0.0.1:0"}
@@ -278,3 +282,95 @@ def test_a_folder_that_others_can_read_is_not_believed(home: Path) -> None:
         assert "chmod 600" in millpond("usage", code=77).stderr
     finally:
         credentials.chmod(0o600)
+
+
+# ------------------------------------------------------------ what one's org has
+
+
+def test_an_admin_looks_after_models_and_the_key_at_the_provider(tmp_path: Path) -> None:
+    ann = ("--api-key-file", str(org_with_admin("corp", "ann", tmp_path)))
+    millpond("users", "add", "mel", *ann)
+    key = millpond("keys", "make", "k", "--user", "mel", *ann).stdout
+    (tmp_path / "mel").write_text(key)
+    mel = ("--api-key-file", str(tmp_path / "mel"))
+
+    told = json.loads(millpond("own", "show", "--json", *mel).stdout)
+    assert (told["user"]["id"], told["org"]["id"]) == ("mel", "corp")
+    limits = json.loads(millpond("own", "limits", "--json", *mel).stdout)
+    assert limits["endpoints"]["embed"]["limits"][0]["amount"] == 500
+
+    added = json.loads(
+        millpond("own", "add-model", "corp-1", "--base", "command", "--json", *ann).stdout
+    )
+    assert added == {"id": "corp-1", "base": "command"}
+    refused = millpond("own", "add-model", "corp-2", "--base", "none", *ann, code=1)
+    assert "there is no such model" in refused.stderr
+    rows = millpond("own", "models", "--json", *mel).stdout.splitlines()
+    assert json.loads(rows[-1])["id"] == "corp-1"
+    removed = millpond("own", "remove-model", "corp-1", "--json", *ann).stdout
+    assert json.loads(removed) == {"id": "corp-1", "removed": True}
+    assert "[404" in millpond("own", "remove-model", "corp-1", *ann, code=1).stderr
+
+    assert "tells of no key" in millpond("own", "key", *ann).stdout
+    kept = json.loads(millpond("own", "set-key", "--json", *ann, stdin="sk-corp\n").stdout)
+    told = json.loads(millpond("own", "key", "--json", *ann).stdout)
+    assert told["change"]["fingerprint"] == kept["fingerprint"]
+    assert told["paused"] == {}
+    assert json.loads(millpond("own", "remove-key", "--json", *ann).stdout) == {"removed": True}
+    assert "no key: removed by ann" in millpond("own", "key", *ann).stdout
+    assert "has no key" in millpond("own", "remove-key", *ann, code=1).stderr
+    for words in ("key", "remove-key", "remove-model corp-1"):
+        assert "[403 forbidden" in millpond("own", *words.split(), *mel, code=77).stderr
+
+
+def test_calls_that_stand_still_for_want_of_a_key_go_on_with_a_new_one(tmp_path: Path) -> None:
+    ann = ("--api-key-file", str(org_with_admin("dent", "ann", tmp_path)))
+    millpond("own", "set-key", *ann, stdin="sk-dent-1\n")
+    millpond("own", "remove-key", *ann)
+
+    assert CliRunner().invoke(app, ["embed", "x", "--timeout", "8", *ann]).exit_code == 75
+    assert "embed stands still: key: " in millpond("own", "key", *ann).stdout
+    assert "embed waits for" in millpond("own", "limits", *ann).stderr
+    told = millpond("own", "set-key", *ann, stdin="sk-dent-2\n").stdout
+    assert "dent.embed goes on" in told
+    assert json.loads(millpond("embed", "y", "--timeout", "30", *ann).stdout)
+
+
+def test_operators_help_an_org_in_read_its_books_and_erase_it(tmp_path: Path) -> None:
+    millpond("orgs", "make", "earl")
+    user = json.loads(millpond("orgs", "add-user", "earl", "eve", "--json").stdout)
+    assert (user["role"], user["by"]) == ("admin", "operator you")
+    assert "409" in millpond("orgs", "add-user", "earl", "eve", code=1).stderr
+    made = millpond("orgs", "make-key", "earl", "k", "--user", "eve", "--expires-in", "1h").stdout
+    (tmp_path / "key").write_text(made)
+    eve = ("--api-key-file", str(tmp_path / "key"))
+    assert "404" in millpond("orgs", "make-key", "earl", "k", "--user", "nobody", code=1).stderr
+
+    for prompt in ("One.", "Two."):
+        millpond("generate", prompt, *eve)
+    rows = [
+        json.loads(row) for row in millpond("orgs", "ledger", "earl", "--json").stdout.splitlines()
+    ]
+    assert [row["outcome"] for row in rows] == ["known", "known"]
+    assert rows[0]["used"] < rows[1]["used"]
+    assert "404" in millpond("orgs", "ledger", "nobody", code=1).stderr
+
+    assert "404" in millpond("orgs", "receipt", "earl", code=1).stderr
+    purge = ("orgs", "purge", "earl", "--why", "they left")
+    assert "--confirm earl" in " ".join(millpond(*purge, code=2).stderr.split())
+    assert millpond("orgs", "show", "earl").stdout.startswith("org earl (earl): limited access\n")
+    told = json.loads(millpond(*purge, "--confirm", "earl", "--json").stdout)
+    assert told["erased"]["jobs"] == 2
+    assert told["ended_at"]
+    assert json.loads(millpond("orgs", "receipt", "earl", "--json").stdout) == told
+    assert json.loads(millpond(*purge, "--confirm", "earl", "--json").stdout) == told
+    assert "404" in millpond("orgs", "show", "earl", code=1).stderr
+    # A key is believed for 5 s.
+    assert CliRunner().invoke(app, ["own", "show", *eve]).exit_code in {1, 77}
+
+
+def org_with_admin(org: str, user: str, folder: Path) -> Path:
+    """Made by an operator; where its admin's key is."""
+    place = folder / user
+    place.write_text(millpond("orgs", "make", org, "--admin", user).stdout)
+    return place

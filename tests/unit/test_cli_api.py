@@ -199,6 +199,15 @@ def test_names_in_paths_lead_nowhere_else() -> None:
         (["orgs", "limits", "a"], "name what to change"),
         (["orgs", "limits", "a", "--weight", "anna"], "write USER=W"),
         (["orgs", "limits", "a", "--quota", "5k"], "a whole number of characters, or none"),
+        (["orgs", "make-key", "a", "laptop"], "--user"),
+        (["orgs", "make-key", "a", "k", "--user", "u", "--expires-in", "x"], "write 90s, 30m"),
+        (["orgs", "purge", "a", "--confirm", "a"], "--why"),
+        (["orgs", "purge", "a", "--why", "x"], "write --confirm a"),
+        (["orgs", "purge", "a", "--why", "x", "--confirm", "b"], "'b' is not 'a': nothing was"),
+        (["own", "add-model", "m"], "--base"),
+        (["own", "set-key"], "there is no key on standard input"),
+        (["own", "set-key", "--key-file", "none"], "none cannot be read"),
+        (["own", "set-key", "sk-secret"], "millpond own set-key < FILE"),
         (["desk", "approve", "a", "--why", "x"], "not ticked: use_case_clear, risks_addressed"),
         (["desk", "approve", "a", "--why", "x", "--tick", "all"], "'all' is no item"),
         (["events", "--after", "1-0"], "goes with --follow"),
@@ -218,6 +227,28 @@ def test_wrong_usage_is_told_before_anybody_is_asked(command: list[str], said: s
 
 def test_a_key_on_the_command_line_is_not_repeated() -> None:
     assert "secretpart" not in invoke("keys", "revoke", "mpk_abc_secretpart").output
+    assert "secretpart" not in invoke("own", "set-key", "sk-secretpart").output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mpk_secretpart", "that is a key of a millpond, which no provider knows"),
+        ("two secretparts", "it holds no key"),
+        ("secretpart" * 51, "it holds no key"),
+        ("", "it holds no key"),
+    ],
+)
+def test_a_file_that_holds_no_providers_key_is_told_before_it_is_sent(
+    folder: Path, text: str, said: str
+) -> None:
+    (folder / "key").write_text(text)
+
+    result = invoke("own", "set-key", "--key-file", "key")
+
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "secretpart" not in result.output
 
 
 # ------------------------------------------------------------ help, the page, completion
@@ -236,7 +267,7 @@ def commands(
 
 OURS = [
     *("generate", "embed", "classify", "jobs", "usage", "users", "keys", "access"),
-    *("orgs", "desk", "operators", "config", "doctor", "completion", "events", "audit"),
+    *("orgs", "desk", "operators", "config", "doctor", "completion", "events", "audit", "own"),
 ]
 
 
@@ -276,6 +307,9 @@ def test_the_page_names_every_command_of_the_service_and_no_other() -> None:
         ("millpond jobs re", {"retry"}),
         ("millpond keys make x --ex", {"--expires-in"}),
         ("millpond users role anna a", {"admin"}),
+        ("millpond own se", {"set-key"}),
+        ("millpond orgs pur", {"purge"}),
+        ("millpond orgs purge acme --con", {"--confirm"}),
     ],
 )
 def test_bash_completes_commands_options_and_values(words: str, offered: set[str]) -> None:
