@@ -230,33 +230,31 @@ def keep_turns(dump: Dump, books: Books) -> None:
             if flow.id in dump.get(f"l:{lane.id}:f:{flow.klass}:{flow.user}", {})
             and not lane.turns.takes(flow.turn)
         ]
-        while came:
-            turn = came[0] if len(came) == 1 else _came_first(dump, lane, came)
+        order = came if len(came) == 1 else _order_of(dump, lane, lane.turns, came)
+        assert order is not None, (came, lane.turns)
+        for turn in order:
             lane.turns.enter(turn)
-            came.remove(turn)
     for lane in books.lanes.values():
         _classes_linger(dump, lane)
 
 
-def _came_first(dump: Dump, lane: LaneBook, came: list[Turn]) -> Turn:
-    """Of those that came with one script: who has the tag that it would have now. One that comes
-    back where it stood has it always, so it is asked last."""
-    fits = []
+def _order_of(dump: Dump, lane: LaneBook, turns: Turns, came: list[Turn]) -> list[Turn] | None:
+    """In what order those came that came with one script: so that each has the tag that it has now.
+    None: there is no such order."""
+    if not came:
+        return []
     for turn in came:
-        turns, fresh = copy.deepcopy(lane.turns), False
-        for level, member in _places(turns, turn):
-            stood = level.resting.get(member, 0.0)
-            if member not in level.tags and not (level.tags and stood > level.v):
-                fresh = True
-        turns.enter(turn)
+        then = copy.deepcopy(turns)
+        then.enter(turn)
         keys = ("c", f"u:{turn.klass}", f"f:{turn.klass}:{turn.user}")
         if all(
             dump.get(f"l:{lane.id}:{key}", {}).get(member) == level.tags[member]
-            for key, (level, member) in zip(keys, _places(turns, turn), strict=True)
+            for key, (level, member) in zip(keys, _places(then, turn), strict=True)
         ):
-            fits.append((not fresh, turn))
-    assert fits, (came, lane.turns)
-    return min(fits)[1]
+            after = _order_of(dump, lane, then, [one for one in came if one != turn])
+            if after is not None:
+                return [turn, *after]
+    return None
 
 
 def _places(turns: Turns, turn: Turn) -> list[tuple[Level, str]]:

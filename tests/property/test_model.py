@@ -990,13 +990,16 @@ class Model(RuleBasedStateMachine):
         self.beat(which, moves_on=False)
 
     def reap(self, which: int) -> None:
+        workers = self.look().get("workers", {})
         n, _ = self.run(self.stores[which].reap())
         dump = self.look()
         lost = [call for call in self.books.live() if dump[f"c:{call.id}"]["state"] == "lost"]
         assert len(lost) == n
         told = dump.get("o:acme:led", [])
         order = [row["call"] for _, row in told[len(self.books.ledger) :]]
-        for call in sorted(lost, key=lambda one: order.index(one.id) if one.id in order else -1):
+        lost.sort(key=lambda one: (workers[one.worker], one.worker, -int(one.id, 16)))
+        assert [call.id for call in lost if call.id in order] == order
+        for call in lost:
             assert self._is_dead(self.books.workers[call.worker])
             self.books.lose(call, self.time.passed_ms, self.now, DEATH)
         for name, worker in list(self.books.workers.items()):
