@@ -23,10 +23,10 @@ from millpond.producer.api.shapes import JobAsked
 from millpond.producer.examples import MIN_LABELS, MIN_PER_LABEL
 from millpond.providers.adapter import Adapter, BadParameter
 from millpond.providers.catalogue import Models, check_model
-from millpond.providers.profile import Profile
+from millpond.providers.profile import Mode, Profile
 from millpond.providers.several import need_of
 from millpond.store.own_models import OwnModels
-from millpond.store.singles import Bounds, Flow, FlowClosed, Single, Singles
+from millpond.store.singles import Bounds, Flow, FlowClosed, Kept, Single, Singles
 from millpond.store.store import Store
 
 #: Failures that a single job may have, and deaths of a worker that it may see.
@@ -161,9 +161,7 @@ class Intake:
         common = Common(endpoint, model, MAX_TOKENS, asked.params, examples)
         ask = Ask(texts[0], more=tuple(texts[1:]), common=common)
         try:
-            check_model(
-                self._known.models, own, "full" if mode == "full" else "limited", endpoint, model
-            )
+            self._check_model(mode, own, endpoint, model)
             need = need_of(self._known.adapter, common, ask)
         except BadParameter as bad:
             field = f"params/{bad.name}"
@@ -215,6 +213,23 @@ class Intake:
             by=who.user,
         )
 
+    async def check_again(self, org: str, job: Kept) -> None:
+        """Whether a job may be asked again as things are now. Raises BadJob: its model is not the
+        org's any more, or not in the mode it has now."""
+        note = orjson.loads(job.note)
+        own = await self._own_models.of(org)
+        mode = await self._mode(org)
+        try:
+            self._check_model(mode, own, Endpoint(note["endpoint"]), note["model"])
+        except BadParameter as bad:
+            raise BadJob("", f"it cannot be asked again: {bad}") from None
+
+    def _check_model(
+        self, mode: str, own: Mapping[str, str], endpoint: Endpoint, model: str
+    ) -> None:
+        known: Mode = "full" if mode == "full" else "limited"
+        check_model(self._known.models, own, known, endpoint, model)
+
     async def _mode(self, org: str) -> str:
         """The org's access mode, which may be a second old."""
         known = self._modes.get(org)
@@ -236,6 +251,11 @@ class Intake:
 def new_id() -> str:
     """A job's id: those that are made later sort behind."""
     return f"job_{uuid_utils.uuid7().hex}"
+
+
+def id_again(user: str, job: str, idempotency: str) -> str:
+    """The id of a job asked again under an idempotency key: the same whenever it is said again."""
+    return f"job_{_digest(user, f'{job} {idempotency}')}"
 
 
 def flow_id(who: Identity, endpoint: Endpoint, klass: str) -> str:

@@ -164,13 +164,13 @@ class Service:
 
     def operator_routes(self) -> list[Route]:
         store, api_keys = self._store, self._api_keys
-        terms, purge = ModeTerms(self._known.profile), PurgeRoutes(store)
+        terms = ModeTerms(self._known.profile)
         return [
-            *OrgRoutes(store, api_keys, terms, purge).routes(),
+            *OrgRoutes(store, api_keys, terms).routes(),
             *OrgUserRoutes(store, api_keys).routes(),
             *OrgAuditRoutes(store).routes(),
             *LedgerRoutes(store).routes(),
-            *purge.routes(),
+            *PurgeRoutes(store).routes(),
             *DeskRoutes(store, terms).routes(),
             *OperatorAuditRoutes(store).routes(),
             *OperatorRoutes(store, api_keys).routes(),

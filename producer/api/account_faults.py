@@ -2,12 +2,12 @@
 
 from millpond.producer.http.problems import Faults, Problem
 from millpond.store.access import AlreadyApplied, HasFullAccess
-from millpond.store.api_keys import NotFirst, UnknownKey, UserSuspended
+from millpond.store.api_keys import LastOperator, NotFirst, UnknownKey, UserSuspended
 from millpond.store.directory import LastAdmin, TooMany, UnknownUser, UserKnown
 from millpond.store.own_models import ModelTaken
 from millpond.store.reading import BadValue
 from millpond.store.sealing import NoMasterKey
-from millpond.store.store import OrgKnown, WrongStage
+from millpond.store.store import OrgKnown, OrgPurging, WrongStage
 from millpond.store.vault import KeysHidden, KeyTaken, NoKey
 
 
@@ -42,11 +42,13 @@ ACCOUNT_FAULTS: Faults = {
     KeyTaken: _key_taken,
     KeysHidden: _keys_hidden,
     LastAdmin: "conflict",
+    LastOperator: "conflict",
     ModelTaken: _model_taken,
     NoKey: _no_key,
     NoMasterKey: _keys_hidden,
     NotFirst: "conflict",
     OrgKnown: "conflict",
+    OrgPurging: "conflict",
     TooMany: "conflict",
     UnknownKey: "not-found",
     UnknownUser: "not-found",

@@ -28,7 +28,7 @@ from millpond.producer.api.still import StillGood
 from millpond.producer.api.wall import Wall, wall_now
 from millpond.producer.http.pages import Page, PageQuery, bad_cursor, cursor_of
 from millpond.producer.http.table import MIB, Call, Model, Name, Reply, Route, Who
-from millpond.producer.intake import Intake, new_id
+from millpond.producer.intake import Intake, id_again, new_id
 from millpond.producer.waiting import Waiting
 from millpond.standing.moments import Told
 from millpond.standing.standing import standing
@@ -151,6 +151,7 @@ class Jobs:
                 summary="Ask what a job asked that ended without an answer, as a new job",
                 replies={202: Accepted},
                 problems=(409, 429),
+                idempotent=True,
                 **user,
             ),
         ]
@@ -235,7 +236,11 @@ class Jobs:
         return Reply(await self._standing(id, wall_s=time.time()))
 
     async def retry_job(self, call: Call) -> Reply:
-        who, id, new = call.caller, call.path["id"], new_id()
+        who, id = call.caller, call.path["id"]
+        new = new_id()
+        if call.idempotency_key is not None:
+            new = id_again(who.user, id, call.idempotency_key)
+        await self._intake.check_again(who.org, await self._singles.find(who.org, id))
         try:
             await self._singles.again(who.org, id, new, self._lanes.bounds)
         except Full as full:

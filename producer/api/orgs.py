@@ -16,7 +16,6 @@ from millpond.producer.api.account_shapes import (
     user_shape,
 )
 from millpond.producer.api.operators import operator_name
-from millpond.producer.api.purge import PurgeRoutes
 from millpond.producer.api.terms import (
     LimitLists,
     LimitsAsked,
@@ -79,15 +78,12 @@ class OrgTerms(OrgShape):
 class OrgRoutes:
     """For operators: all orgs, and what each may use."""
 
-    def __init__(
-        self, store: Store, api_keys: ApiKeys, terms: ModeTerms, purge: PurgeRoutes
-    ) -> None:
+    def __init__(self, store: Store, api_keys: ApiKeys, terms: ModeTerms) -> None:
         self._store = store
         self._directory = Directory(store)
         self._access = Access(store)
         self._api_keys = api_keys
         self._terms = terms
-        self._purge = purge
 
     def routes(self) -> list[Route]:
         told: dict[str, Any] = {"who": Who.OPERATOR, "tags": ("orgs",)}
@@ -206,7 +202,8 @@ class OrgRoutes:
 
     async def change_limits(self, call: Call) -> OrgTerms:
         org, asked = call.path["org"], call.body
-        named = asked.model_fields_set - {"why"}
+        told = {name for name in asked.model_fields_set if getattr(asked, name) is not None}
+        named = (told | asked.model_fields_set & {"quota"}) - {"why"}
         if not named:
             raise invalid("", "name what to change: limits, quota, weights")
         await self._store.org(org)
@@ -240,7 +237,6 @@ class OrgRoutes:
 
     async def lift_org(self, call: Call) -> OrgTerms:
         org = call.path["org"]
-        await self._purge.refuse_if_begun(org)
         await self._access.lift(org, by=operator_name(call.caller), why=call.body.why)
         return await self._told(org)
 

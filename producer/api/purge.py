@@ -7,10 +7,9 @@ from typing import Any
 from pydantic import Field
 
 from millpond.clock import monotonic_ms
-from millpond.errors import UnknownPart
 from millpond.producer.api.values import Prose
 from millpond.producer.api.wall import wall_now
-from millpond.producer.http.problems import Problem, invalid
+from millpond.producer.http.problems import invalid
 from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who
 from millpond.store.purge import REMAINDER, Purge, Receipt
 from millpond.store.store import Store
@@ -92,13 +91,6 @@ class PurgeRoutes:
 
     async def get_receipt(self, call: Call) -> ReceiptShape:
         return self._shape(await self._purge.receipt(call.path["org"]))
-
-    async def refuse_if_begun(self, org: str) -> None:
-        """Raises a Problem for an org that is being erased."""
-        with suppress(UnknownPart):
-            if (await self._purge.receipt(org)).ended_ms is None:
-                told = "it is being purged, and that cannot be taken back"
-                raise Problem("conflict", told, error_code="purging")
 
     def _shape(self, receipt: Receipt, waits_for: str | None = None) -> ReceiptShape:
         wall = wall_now(self._gateway)

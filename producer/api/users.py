@@ -53,6 +53,8 @@ class UserChanged(Model):
 class RemoveQuery(Model):
     """How a user goes."""
 
+    why: Prose | None = Field(None, description="It stands in the org's audit.")
+
     content: bool = Field(False, description="What its jobs asked and were answered goes as well.")
     cursor: Annotated[
         Cursor | None, Field(description="`next_cursor` of the reply before: go on from there.")
@@ -171,17 +173,20 @@ class UserRoutes:
         who, user, query = call.caller, call.path["id"], call.query
         if query.cursor is not None and not _MOMENT.fullmatch(query.cursor):
             raise bad_cursor()
+        if query.content and user == who.user:
+            raise Problem("conflict", "nobody erases themselves: another admin has to")
         gone: UnknownUser | None = None
-        try:
-            await self._directory.remove_user(who.org, user, by=who.user)
-        except UnknownUser as unknown:
-            gone = unknown
+        if query.cursor is None:  # else the user has gone, and a new one may have the id
+            try:
+                await self._directory.remove_user(who.org, user, by=who.user, why=query.why or "")
+            except UnknownUser as unknown:
+                gone = unknown
         if not query.content:
             if gone is not None:
                 raise gone
             return Reply(status=204)
         erased, more = await self._erase(who.org, user, query.cursor or "")
-        if gone is not None and not erased and more is None and query.cursor is None:
+        if gone is not None and not erased and more is None:
             raise gone  # there is nothing of such a user
         return Reply(Erased(erased=erased, next_cursor=more and cursor_of(more)))
 

@@ -376,7 +376,7 @@ def test_users_are_made_changed_listed_and_removed(up: Up) -> None:
         ("PATCH", "/v1/users/admin", {"role": "member"}, 409, "last_admin", None),
         ("PATCH", "/v1/users/admin", {"suspended": True}, 409, "conflict", None),
         ("DELETE", "/v1/users/admin", None, 409, "last_admin", None),
-        ("DELETE", "/v1/users/admin?content=true", None, 409, "last_admin", None),
+        ("DELETE", "/v1/users/admin?content=true", None, 409, "conflict", None),
         ("DELETE", "/v1/users/abe?content=true&cursor=eA", None, 422, "invalid", "/cursor"),
         ("DELETE", "/v1/users/nobody?content=true", None, 404, "unknown_user", None),
         ("GET", "/v1/audit?cursor=eA", None, 422, "invalid", "/cursor"),

@@ -247,6 +247,22 @@ async def test_what_ended_without_an_answer_is_asked_again(up: Up) -> None:
     assert (status, problem["code"]) == (409, "not_failed")
 
 
+async def test_asked_again_twice_under_one_idempotency_key_it_is_one_job(up: Up) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    _, told, _ = await up.ask("POST", "/v1/jobs", {**RIVER, "not_before": later})
+    await up.ask("POST", f"/v1/jobs/{told['id']}/cancel")
+
+    path = f"/v1/jobs/{told['id']}/retry"
+    news = [
+        await up.ask("POST", path, headers={"Idempotency-Key": key})
+        for key in ("one", "one", "two")
+    ]
+
+    assert [status for status, _, _ in news] == [202] * 3
+    first, same, other = (new["id"] for _, new, _ in news)
+    assert first == same != other
+
+
 async def test_of_a_deleted_job_nothing_is_told(up: Up) -> None:
     job = await up.answered(RIVER)
 
@@ -494,12 +510,19 @@ async def test_what_was_taken_in_is_told_although_nothing_more_is_known_of_it(
     _, old, _ = await api.ask("POST", "/v1/jobs", RIVER)
     await api.ask("POST", f"/v1/jobs/{old['id']}/cancel")
 
-    async def fails(*_: Any, **__: Any) -> Any:
-        raise error
+    real, good = Singles.find, 0
+
+    async def fails(singles: Singles, *args: Any) -> Any:
+        nonlocal good
+        if not good:
+            raise error
+        good -= 1
+        return await real(singles, *args)
 
     monkeypatch.setattr(Singles, "find", fails)
     status, told, _ = await api.ask("POST", "/v1/jobs", RIVER)
     status_of_list, some, _ = await api.ask("POST", "/v1/jobs", [RIVER, RIVER])
+    good = 1  # it is looked at before it is asked again
     status_of_retry, new, _ = await api.ask("POST", f"/v1/jobs/{old['id']}/retry")
 
     assert (status, status_of_list, status_of_retry) == (202, 202, 202)

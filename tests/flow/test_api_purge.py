@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from conftest import TestTime
 from flow.test_api_accounts import MASTERS, RIVER, Answer, Caller, service
 from millpond.domain.account import Role
-from millpond.domain.limit import LIMITED
+from millpond.domain.limit import LIMITED, parse_limit
 from millpond.producer.api import purge
 from millpond.producer.http.listener import serve
 from millpond.store.api_keys import ApiKeys
@@ -71,6 +71,12 @@ async def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_org_goes_with_everything_and_its_receipt_stays(town: Town) -> None:
     for caller in (town.acme, town.beta):
         assert (await town.ask(caller, "POST", "/v1/jobs", [RIVER] * 450)).status == 202
+    await town.pond.change("acme", lane="acme.generate", caps=[parse_limit("1/60s")])
+    await town.pond.beat(pool="http")
+    await town.pond.release()
+    assert await town.pond.keys_of("l:acme.generate:by:")
+    for call in await town.pond.claim():
+        await town.pond.settle(call)
 
     answer = await town.purge()
 
@@ -115,6 +121,10 @@ async def test_it_waits_for_a_call_and_goes_on_when_asked_again(town: Town) -> N
     assert (refused.status, refused.json["code"]) == (403, "suspended")
     lift = await town.ask(town.operator, "POST", "/v1/orgs/acme/lift", {"why": "a mistake"})
     assert (lift.status, lift.json["code"]) == (409, "purging")
+    user = {"id": "late", "name": "Late"}
+    for path, body in (("/users", user), ("/to-limited", {"why": "x"})):
+        more = await town.ask(town.operator, "POST", f"/v1/orgs/acme{path}", body)
+        assert (more.status, more.json["code"]) == (409, "purging")
 
     assert await town.pond.settle(call) == "settled"
     assert (await town.purge()).status == 200

@@ -71,6 +71,15 @@ class NotFirst(Refused):
         )
 
 
+class LastOperator(Refused):
+    """The last operator's key that does not end stays: nobody could make another."""
+
+    code = "last_operator"
+
+    def __init__(self) -> None:
+        super().__init__("it is the last operator's key that does not end: make another one first")
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """What is known of a key: all but its mark. `org` and `user` are empty for an operator's, and
@@ -273,7 +282,10 @@ class ApiKeys:
                 raise UserSuspended(org, user)
             case [b"full"]:
                 whose = f"user {user} of org {org} has" if org else "operators have"
-                raise TooMany(f"{whose} {KEYS_MOST} good keys, as many as may be: revoke one first")
+                raise TooMany(
+                    f"{whose} {KEYS_MOST} keys that are good or were made today, as many as may "
+                    "be: revoke those that nobody uses; they make room when they are a day old"
+                )
             case [b"not_first"]:
                 raise NotFirst
             case other:  # an id that is known: one of 2^60
@@ -286,6 +298,8 @@ class ApiKeys:
                 return
             case [b"unknown"]:
                 raise UnknownKey(key)
+            case [b"last"]:
+                raise LastOperator
             case other:
                 raise AssertionError(f"revoke.lua replied {other}")
 

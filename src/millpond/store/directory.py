@@ -11,7 +11,7 @@ from millpond.domain.limit import Limits
 from millpond.errors import Refused, UnknownPart
 from millpond.store import keys
 from millpond.store.reading import Page, page_size, read_all, refuse, texts
-from millpond.store.store import Changes, LaneTerms, Row, Store
+from millpond.store.store import Changes, LaneTerms, OrgPurging, Row, Store
 from millpond.store.view import OrgView, read_org
 
 USERS_MOST = 10_000
@@ -152,7 +152,8 @@ class Directory:
     async def create_user(
         self, org: str, user: str, name: str, role: Role, *, by: str, why: str = ""
     ) -> int:
-        """The version of the org's record. Raises UnknownPart, UserKnown, TooMany and BadValue."""
+        """The version of the org's record. Raises UnknownPart, UserKnown, TooMany,
+        OrgPurging and BadValue."""
         refuse(user_id_fault(user) or name_fault("the user's name", name) or _role_fault(role))
         return await self._user(org, user, "create", by, why, role=role, name=name)
 
@@ -213,6 +214,8 @@ class Directory:
                 raise UnknownUser(org, user)
             case [b"known"]:
                 raise UserKnown(org, user)
+            case [b"purging"]:
+                raise OrgPurging(org)
             case [b"full"]:
                 raise TooMany(
                     f"org {org} has {USERS_MOST:,} users, as many as may be: remove one first"

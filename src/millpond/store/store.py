@@ -126,6 +126,16 @@ class OrgKnown(Refused):
         self.org = org
 
 
+class OrgPurging(Refused):
+    """An org that is being erased changes no more."""
+
+    code = "purging"
+
+    def __init__(self, org: str) -> None:
+        super().__init__(f"org {org} is being purged, and that cannot be taken back")
+        self.org = org
+
+
 class WrongStage(Refused):
     """An application for full access is not where such a step is taken from."""
 
@@ -301,7 +311,7 @@ class Store:
         """Change what is known, for every decision from now on; the version of the org's record.
 
         Raises UnknownPart for an org, lane, flow or application that is not there, OrgKnown for a
-        new org that is, and WrongStage for an application that cannot be approved now.
+        new org that is, OrgPurging, and WrongStage for an application that cannot be approved now.
         """
         told: dict[str, Any] = {
             "org": {
@@ -348,6 +358,8 @@ class Store:
                 raise UnknownPart(part.decode(), id.decode())
             case [b"known"]:
                 raise OrgKnown(named["org"]["id"])
+            case [b"purging"]:
+                raise OrgPurging(named["org"]["id"])
             case [b"stage", stage]:
                 number = int(named["application"]["number"])
                 raise WrongStage(named["org"]["id"], number, Stage(stage.decode()))

@@ -2,7 +2,7 @@
 -- mint: an API key is a user's, or an operator's
 --
 -- What is kept of it is its mark, a keyed hash that callers make. Where somebody has as many keys as may be, the
--- oldest that is of no use any more makes room. Each has a row in the audit, of the org or of what belongs to none.
+-- oldest that is of no use any more makes room, once it is a day old: keys that come and go would fill the audit. Each has a row in the audit, of the org or of what belongs to none.
 --
 -- uses base audit
 -- ARGV  4 by       who says so
@@ -20,7 +20,7 @@
 -- Replies  {'minted', created, expires}
 --          {'unknown', what}   org, or user
 --          {'suspended'}       the user is
---          {'full'}            there are `most`, each good
+--          {'full'}            there are `most`, each good or of today
 --          {'known'}           there is a key of this id
 --          {'not_first'}
 
@@ -37,9 +37,12 @@ end
 if redis.call('EXISTS', k) == 1 then return reply('known') end
 if first ~= '' and redis.call('EXISTS', owner) == 1 then return reply('not_first') end
 
+local DAY_MS = 86400000
+
 local function is_over(other)
-  local revoked, expires = unpack(redis.call('HMGET', P .. 'k:' .. other, 'revoked', 'expires'))
-  return revoked ~= '0' or (expires ~= '0' and tonumber(expires) <= now)
+  local created, revoked, expires = unpack(redis.call('HMGET', P .. 'k:' .. other, 'created', 'revoked', 'expires'))
+  local of_no_use = revoked ~= '0' or (expires ~= '0' and tonumber(expires) <= now)
+  return of_no_use and tonumber(created) <= now - DAY_MS
 end
 
 local makes_room

@@ -314,7 +314,7 @@ if not known or kept('ended') then   -- (an org may have had its id before)
   redis.call('HSET', receipt, 'org', org, 'name', redis.call('HGET', o, 'name') or '', 'by', by, 'why', why, 'begun', now)
   audit('', by, why, {{'org', org, 'purge', '', 'begun'}})
 end
-if there then redis.call('HSET', o, 'status', 'suspended') end
+if there then redis.call('HSET', o, 'status', 'suspended', 'purging', 1) end
 
 -- Whether it is over for now; `busy`: with which flow.
 local function step_on()

@@ -19,6 +19,7 @@
 --          {'known'}           create: there is a user of this id
 --          {'full'}            create: the org has as many as it may
 --          {'last_admin'}      no other admin could act
+--          {'purging'}         create: the org is being erased
 
 local by, why, org, user, how, role, name, most = unpack(arg, 1, 8)
 local o = P .. 'o:' .. org
@@ -27,6 +28,7 @@ if redis.call('EXISTS', o) == 0 then return reply('unknown', 'org') end
 local old_role, status = unpack(redis.call('HMGET', u, 'role', 'status'))
 if how == 'create' then
   if old_role then return reply('known') end
+  if redis.call('HEXISTS', o, 'purging') == 1 then return reply('purging') end
   if redis.call('ZCARD', users) >= tonumber(most) then return reply('full') end
 else
   if not old_role then return reply('unknown', 'user') end
