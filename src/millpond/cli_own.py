@@ -89,20 +89,64 @@ def own_limits(
     """Show the org's limits, what is used of each, and when there is room again."""
 
     async def work(service: Service) -> None:
-        told = await service.get(path_of("limits"))
-        if as_json:
-            say_json(told)
-            return
-        rows = [
-            {"endpoint": endpoint, **limit}
-            for endpoint, lane in told["endpoints"].items()
-            for limit in lane["limits"]
-        ]
-        await say_rows(each(rows), _LIMIT_COLUMNS, _limit_cells, as_json=False)
-        for line in _beside_limits(told):
-            note(line)
+        await _tell_limits(await service.get(path_of("limits")), as_json=as_json)
 
     talk(Place(url, api_key_file, data_dir), work)
+
+
+@own.command("cap-users")
+def own_cap_users(
+    limits: Annotated[
+        str,
+        typer.Option(
+            metavar="ENDPOINT=AMOUNT/WINDOW,...|none;...",
+            help="What each user may have: 'generate=20/60s,2000/1d'; none: as much as there is.",
+        ),
+    ],
+    why: Annotated[str | None, typer.Option(help="Why, for the audit.")] = None,
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: UpDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """For admins: cap what one user has of the limits. Endpoints that are not named stay."""
+    body = {"limits": _caps(limits), **({} if why is None else {"why": why})}
+
+    async def work(service: Service) -> None:
+        path = path_of("limits", "per-user")
+        told = await service.ask("PUT", path, body=body, safe=True)
+        await _tell_limits(told, as_json=as_json)
+
+    talk(Place(url, api_key_file, data_dir), work)
+
+
+def _caps(text: str) -> dict[str, str | None]:
+    """A list of caps for each endpoint that is named; None: none."""
+    caps: dict[str, str | None] = {}
+    for part in text.split(";"):
+        endpoint, _, of = (one.strip() for one in part.partition("="))
+        if endpoint not in set(Endpoint) or not of or endpoint in caps:
+            raise typer.BadParameter(
+                f"{part!r}: write ENDPOINT=AMOUNT/WINDOW,... or ENDPOINT=none, each endpoint once; "
+                f"there are {', '.join(Endpoint)}",
+                param_hint="--limits",
+            )
+        caps[endpoint] = None if of == "none" else of
+    return caps
+
+
+async def _tell_limits(told: Told, *, as_json: bool) -> None:
+    if as_json:
+        say_json(told)
+        return
+    rows = [
+        {"endpoint": endpoint, **limit}
+        for endpoint, lane in told["endpoints"].items()
+        for limit in lane["limits"]
+    ]
+    await say_rows(each(rows), _LIMIT_COLUMNS, _limit_cells, as_json=False)
+    for line in _beside_limits(told):
+        note(line)
 
 
 # ------------------------------------------------------------ models

@@ -104,7 +104,7 @@ def pattern(line: str) -> str:
 
 def test_the_story_of_the_page_is_what_happens(home: Path) -> None:
     steps = story()
-    assert len(steps) == 29
+    assert len(steps) == 30
     Path("provider.key").write_text("sk-of-the-provider\n")
     for command, shown in steps:
         words = shlex.split(command)
@@ -298,6 +298,12 @@ def test_an_admin_looks_after_models_and_the_key_at_the_provider(tmp_path: Path)
     assert (told["user"]["id"], told["org"]["id"]) == ("mel", "corp")
     limits = json.loads(millpond("own", "limits", "--json", *mel).stdout)
     assert limits["endpoints"]["embed"]["limits"][0]["amount"] == 500
+    capped = millpond("own", "cap-users", "--limits", "embed=7/60s;generate=none", *ann).stdout
+    assert re.search(r"embed +7/60s per user +0 +7 +calls +now", capped)
+    limits = json.loads(millpond("own", "limits", "--json", *mel).stdout)
+    assert [one.get("scope") for one in limits["endpoints"]["embed"]["limits"]][-1] == "user"
+    millpond("own", "cap-users", "--limits", "embed=none", "--why", "over", *ann)
+    assert "per user" not in millpond("own", "limits", *mel).stdout
 
     added = json.loads(
         millpond("own", "add-model", "corp-1", "--base", "command", "--json", *ann).stdout
@@ -319,7 +325,7 @@ def test_an_admin_looks_after_models_and_the_key_at_the_provider(tmp_path: Path)
     assert json.loads(millpond("own", "remove-key", "--json", *ann).stdout) == {"removed": True}
     assert "no key: removed by ann" in millpond("own", "key", *ann).stdout
     assert "has no key" in millpond("own", "remove-key", *ann, code=1).stderr
-    for words in ("key", "remove-key", "remove-model corp-1"):
+    for words in ("key", "remove-key", "remove-model corp-1", "cap-users --limits embed=none"):
         assert "[403 forbidden" in millpond("own", *words.split(), *mel, code=77).stderr
 
 
