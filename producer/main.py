@@ -131,7 +131,12 @@ class Service:
         profile = PROFILES[ProviderName(settings.provider)]
         models = read_catalogue(settings.models).get(profile.wire)
         self._known = Known(profile, adapter(profile.wire), models)
-        self._bounds = Bounds(settings.waiting_bytes_per_org, settings.waiting_bytes)
+        self._bounds = Bounds(
+            settings.waiting_bytes_per_org,
+            settings.waiting_bytes,
+            settings.kept_bytes_per_org,
+            settings.kept_bytes,
+        )
         self._lanes = Lanes(store, self._bounds, drain_most_s=settings.drain_most_s)
         self._settings, self._store = settings, store
         self._simulated = settings.provider == "simulator"

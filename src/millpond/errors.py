@@ -45,7 +45,7 @@ class UnknownPart(Refused):
     code = "unknown_part"
 
     def __init__(self, part: str, name: str) -> None:
-        super().__init__(f"there is no {part} {name!r}: nothing has been submitted under that name")
+        super().__init__(f"there is no {part} {name!r}")
 
 
 class Unavailable(MillpondError):

@@ -93,6 +93,12 @@ class Settings(BaseSettings):
         512 * 2**20, ge=2**20, description="Producer: bytes of jobs that may wait, of all orgs."
     )
     waiting_bytes_per_org: int = Field(64 * 2**20, ge=2**20, description="Producer: and of one.")
+    kept_bytes: int = Field(
+        4 * 2**30,
+        ge=2**20,
+        description="Producer: bytes of jobs that are kept with their answers, of all orgs.",
+    )
+    kept_bytes_per_org: int = Field(2**30, ge=2**20, description="Producer: and of one.")
     drain_most_s: int = Field(
         7 * 86_400, ge=1, description="Producer: jobs are taken in that will go in so long."
     )

@@ -249,7 +249,7 @@ async def test_retry_after_is_obeyed(pond: Pond, client: AsyncClient, as_date: b
     await client.submit("generate", "a")
 
     (_, _, first), (_, _, second) = pond.asked
-    assert 1.0 <= second - first < 2.0
+    assert second - first >= 1.0
 
 
 async def test_retry_after_past_the_timeout_is_raised_at_once(pond: Pond) -> None:

@@ -157,7 +157,11 @@ def test_jobs_that_all_back_off_wait_for_their_retry() -> None:
     later = replace(FLOW, queued=0, later=10, later_at_ms=NOW_MS + 1_500)
 
     assert reason(view(lane(), flow=later)) == Reason(
-        Why.RETRY, "retry", next_release_s=WALL_S + 1.5
+        Why.RETRY, "retry, or not before their time", next_release_s=WALL_S + 1.5
+    )
+    never = replace(later, calls=0)
+    assert reason(view(lane(), flow=never)) == Reason(
+        Why.NOT_BEFORE, "not before their time", next_release_s=WALL_S + 1.5
     )
     assert reason(view(lane(), flow=replace(later, later=9))) is None
 

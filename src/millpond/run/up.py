@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 import orjson
 import structlog
-from redis.asyncio import Redis
 
 from millpond.embedded.kept import Child, Deaths
 from millpond.embedded.server import EmbeddedServer
@@ -85,7 +84,8 @@ class Up:
             exits.push_async_callback(self._stop)
             await self._begin(self._server())
             redis = await exits.enter_async_context(connect(self._url))
-            seeds = await self._seed(redis)
+            store = Store(Gateway(redis, self._settings.partition))
+            seeds = await self._seed(store)
             await self._begin(Child("scheduler", self._start("scheduler")))
             try:
                 async with asyncio.TaskGroup() as tasks:  # each takes a moment to be there
@@ -93,6 +93,7 @@ class Up:
                     tasks.create_task(self._begin_workers())
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
+            await _registered(store)
             self._exits = exits.pop_all()
         return seeds, self._listens
 
@@ -131,8 +132,7 @@ class Up:
 
         return Child("server", start)
 
-    async def _seed(self, redis: Redis) -> Seeds:
-        store = Store(Gateway(redis, self._settings.partition))
+    async def _seed(self, store: Store) -> Seeds:
         await _hello(store)
         await store.leave_all()  # the folder is ours alone: workers of an earlier start are dead
         profile = PROFILES[self._options.provider]
@@ -269,6 +269,18 @@ async def _hello(store: Store) -> None:
         raise NoServer(f"the embedded server does not answer: {reason}") from None
 
 
+async def _registered(store: Store) -> None:
+    """Until a worker is there: who is told that all is ready is not told to wait for one."""
+    try:
+        async with asyncio.timeout(_START_S):
+            while True:
+                if await store.slots(POOL):
+                    return
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise Unavailable(f"no worker was there after {_START_S} s: the log says why") from None
+
+
 async def _read_when_there(ready: Path, process: asyncio.subprocess.Process, what: str) -> bytes:
     try:
         async with asyncio.timeout(_START_S):
@@ -291,5 +303,7 @@ def _http(settings: Settings) -> dict[str, str]:
         "MILLPOND_CONNECTIONS_PER_ADDRESS": str(settings.connections_per_address),
         "MILLPOND_WAITING_BYTES": str(settings.waiting_bytes),
         "MILLPOND_WAITING_BYTES_PER_ORG": str(settings.waiting_bytes_per_org),
+        "MILLPOND_KEPT_BYTES": str(settings.kept_bytes),
+        "MILLPOND_KEPT_BYTES_PER_ORG": str(settings.kept_bytes_per_org),
         "MILLPOND_DRAIN_MOST_S": str(settings.drain_most_s),
     }

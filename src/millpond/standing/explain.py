@@ -215,7 +215,10 @@ def _why_flow(
     if reason is None and flow.open > 0:
         reason = _full(now, lane, limits, klass, seen.caps)
     if reason is None and flow.later_at_ms is not None and flow.later == flow.open:
-        return Reason(Why.RETRY, "retry", next_release_s=now.wall(flow.later_at_ms))
+        # (of which it is the second only the job itself knows)
+        why = Why.RETRY if flow.calls else Why.NOT_BEFORE
+        name = "retry, or not before their time" if flow.calls else "not before their time"
+        return Reason(why, name, next_release_s=now.wall(flow.later_at_ms))
     return reason
 
 

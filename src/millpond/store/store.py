@@ -403,6 +403,11 @@ class Store:
         at, now = await self._read(self.gateway.redis.hmget(key, ["scheduled", "now"]))
         return None if at is None else max(0, int(now) - int(at))
 
+    async def slots(self, pool: str) -> int:
+        """Calls that the pool's workers, those that are registered, could take now."""
+        key = keys.partition(self.gateway.partition)
+        return int(await self._read(self.gateway.redis.hget(key, f"free:{pool}")) or 0)
+
     async def promote(self, most: int) -> tuple[int, int | None]:
         """Bring back jobs whose time or room has come: how many, and ms until the next."""
         return _count_and_wait(await self.gateway.run("promote", most))

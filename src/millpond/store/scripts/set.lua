@@ -27,7 +27,7 @@
 -- Replies  {'set', version}
 --          {'unknown', what, id}   a part that is not there, and is not told whole; or an application
 --          {'known'}           there is an org of this id
---          {'purging'}         it is being erased, and changes no more
+--          {'purging'}         it is being erased, and changes no more, but for a flow that is there
 --          {'stage', stage}    the application cannot be approved from there
 
 local BY_HAND = 'paused: '   -- begins the reason of a pause that a run does not end
@@ -173,7 +173,9 @@ for _, one in ipairs(lanes) do opens_a_lane = opens_a_lane or is_whole(one) end
 
 local there = redis.call('EXISTS', o) == 1
 if org.new and there then return reply('known') end
-if redis.call('HEXISTS', o, 'purging') == 1 then return reply('purging') end
+-- A run that has open jobs, or rows to take, is waited for: it may open its flow again.
+local is_awaited = flow and is_ours(P .. 'f:' .. flow.id)
+if redis.call('HEXISTS', o, 'purging') == 1 and not is_awaited then return reply('purging') end
 if not there and not (org.quota and opens_a_lane) then return reply('unknown', 'org', org.id) end
 for _, one in ipairs(lanes) do
   if not is_whole(one) and not is_ours(P .. 'l:' .. one.id) then return reply('unknown', 'lane', one.id) end
