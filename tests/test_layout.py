@@ -15,7 +15,15 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"cli_both", "cli_config", "cli_orgs", "cli_desk"},
     {"cli_operate", "cli_keys", "cli_models", "cli_jobs", "cli_bootstrap"},
-    {"cli_own", "cli_users", "cli_api_keys", "cli_access", "cli_purge", "cli_doctor"},
+    {
+        "cli_own",
+        "cli_users",
+        "cli_api_keys",
+        "cli_access",
+        "cli_purge",
+        "cli_doctor",
+        "cli_run_service",
+    },
     {"cli_api_jobs", "cli_operator", "cli_own_key"},
     {"cli_ask"},
     {"cli_service"},
@@ -35,7 +43,7 @@ LAYERS: list[set[str]] = [
 #: Beside the layers: imports errors, settings and logs at most; only the cli imports it.
 APART = {"simulator", "local", "client"}
 #: Commands that ask the service over HTTP do it with the client's parts.
-ASK_THE_SERVICE = {"cli_service", "cli_both"}
+ASK_THE_SERVICE = {"cli_service", "cli_both", "cli_run_service"}
 DOORS = ("producer", "scheduler", "worker")
 
 

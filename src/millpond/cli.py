@@ -91,6 +91,7 @@ def millpond(
 
 @app.command()
 def run(
+    context: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -130,9 +131,16 @@ def run(
         ),
     ] = ProviderName.SIMULATOR,
     base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A millpond service: it asks, inside its own limits and quota."),
+    ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help="File with the key. [default: CO_API_KEY or OPENAI_API_KEY]"),
+        typer.Option(
+            help="File with the key. [default: CO_API_KEY or OPENAI_API_KEY; with --url "
+            "MILLPOND_API_KEY]"
+        ),
     ] = None,
     mode: Annotated[
         values.Mode,
@@ -236,7 +244,7 @@ def run(
         examples=values.examples(endpoint, examples),
         provider=provider,
         base_url=values.address(base_url, profile.base_url),
-        key=values.key(provider, api_key_file, own=base_url is None),
+        key="" if url else values.key(provider, api_key_file, own=base_url is None),
         mode=mode.value,
         limits=named,
         quota=values.quota(quota, profile.quota[mode.value]),
@@ -267,6 +275,10 @@ def run(
     if what_if and not dry_run:
         raise typer.BadParameter("goes with --dry-run", param_hint="--what-if")
     values.must_differ(options)
+    if url is not None:
+        from millpond.cli_run_service import go
+
+        go(context, options, url, api_key_file)
     from millpond.run.command import execute
 
     raise typer.Exit(do(lambda settings: execute(options, settings), ephemeral=ephemeral))

@@ -106,7 +106,8 @@ class Characters:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stood when it was asked about; of a submission, what is known by then."""
+    """A job as it stood when it was asked about; of a submission, what is known by then.
+    `simulated`: its answer is of a provider to try things on."""
 
     id: str
     state: str
@@ -125,6 +126,7 @@ class Job:
     again_of: str | None = None
     result: Raw | None = field(default=None, repr=False)
     error: Failure | None = None
+    simulated: bool = False
 
     @classmethod
     def of(cls, told: Raw, *, endpoint: str = "", class_: str | None = None) -> "Job":
@@ -146,6 +148,7 @@ class Job:
             again_of=told.get("again_of"),
             result=told.get("result"),
             error=Failure.of(told.get("error")),
+            simulated=bool(told.get("simulated")),
         )
 
     @property

@@ -122,7 +122,7 @@ class Collector:
         }
         attempts = int(fields["attempts"])
         if fields["state"] == "succeeded":
-            row |= {**body, "attempts": attempts, "simulated": self._options.simulated}
+            row |= {"simulated": self._options.simulated, **body, "attempts": attempts}
             if self._table is not None:
                 self._table.write(line, record.input, row)
             self._write(self._answers, line, row)

@@ -20,16 +20,22 @@ def say(text: str, *, quiet: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a run stands. Characters count against the quota; `waits_for` is for people."""
+    """How a run stands. Characters count against the quota; `waits_for` is for people; calls None:
+    they are somebody else's to count."""
 
     lines: int
     succeeded: int
     failed: int
-    calls: int
+    calls: int | None
     characters: int
     quota: int | None
     seconds_left: float | None
     waits_for: str | None
+
+    @property
+    def counted(self) -> int:
+        """What the rate is of: calls, or lines where nobody tells of calls."""
+        return self.succeeded + self.failed if self.calls is None else self.calls
 
 
 class Progress(Protocol):
@@ -78,7 +84,7 @@ class Line(Silent):
 
     def show(self, standing: Standing) -> None:
         now_s = time.monotonic()
-        rate = self._rate.per_minute(standing.calls, now_s)
+        rate = self._rate.per_minute(standing.counted, now_s)
         if now_s >= self._next_s:
             self._next_s = now_s + _LINE_EVERY_S
             done = standing.succeeded + standing.failed
@@ -121,7 +127,7 @@ class Bar(Silent):
         self._bar.stop()
 
     def show(self, standing: Standing) -> None:
-        rate = self._rate.per_minute(standing.calls, time.monotonic())
+        rate = self._rate.per_minute(standing.counted, time.monotonic())
         self._bar.update(
             self._task,
             total=standing.lines,
@@ -131,18 +137,18 @@ class Bar(Silent):
 
 
 class Rate:
-    """Calls a minute, over the last minute or what there is of it."""
+    """Calls, or lines, a minute: over the last minute or what there is of it."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
 
-    def per_minute(self, calls: int, now_s: float) -> int:
-        self._seen.append((now_s, calls))
+    def per_minute(self, counted: int, now_s: float) -> int:
+        self._seen.append((now_s, counted))
         while len(self._seen) > 2 and self._seen[1][0] < now_s - _RATE_OVER_S:
             self._seen.pop(0)
         first_s, first = self._seen[0]
         passed_s = now_s - first_s
-        return round((calls - first) / passed_s * 60) if passed_s >= 1 else 0
+        return round((counted - first) / passed_s * 60) if passed_s >= 1 else 0
 
 
 def describe(standing: Standing, rate: int) -> str:
@@ -150,7 +156,7 @@ def describe(standing: Standing, rate: int) -> str:
     parts = []
     if standing.failed:
         parts.append(f"{standing.failed:,} failed")
-    parts.append(f"{rate:,} calls/min")
+    parts.append(f"{rate:,} {'lines' if standing.calls is None else 'calls'}/min")
     if standing.quota is not None:
         parts.append(f"{standing.characters:,} of {standing.quota:,} characters")
     if standing.seconds_left is not None:

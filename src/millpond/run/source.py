@@ -25,6 +25,7 @@ class Source:
     writer: Writer
     wanted: Wanted
     lines: int
+    sha256: str
     run_id: str
 
 
@@ -47,7 +48,8 @@ def open_source(options: Options, folder: DataFolder) -> Source:
     if options.sample is not None and options.sample < found.records:
         wanted, lines = reader.sample_lines(options.sample, found.sha256), options.sample
     run_id = options.run_id(folder.id, found.sha256, format)
-    return Source(options, format, reader, Writer(speaks, options.common()), wanted, lines, run_id)
+    writer = Writer(speaks, options.common())
+    return Source(options, format, reader, writer, wanted, lines, found.sha256, run_id)
 
 
 def _model(options: Options, reader: Reader, format: Format) -> str:
