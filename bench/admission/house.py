@@ -149,5 +149,8 @@ async def kept(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
         started = [tasks.create_task(one) for one in work]
         yield
-        for one in started:
-            one.cancel()
+        # More than once: one that came together with a reply may be lost on its way.
+        while running := [one for one in started if not one.done()]:
+            for one in running:
+                one.cancel()
+            await asyncio.wait(running, timeout=1)
