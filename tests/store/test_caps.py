@@ -94,7 +94,7 @@ async def test_a_ring_of_a_user_counts_like_a_zset(pond: Pond) -> None:
     await cap(pond, "1200/60s")
 
     assert led(await pond.pass_through(3_000, at_once=20)) == {"ann": 1_200, "bob": 1_200}
-    assert await pond.keys_of(f"l:{LANE}:by:ann:s") == []
+    assert await pond.keys_of(f"l:{LANE}:by:3:ann:s") == []
 
     await pond.jump(60_000 + 2 * 60_000 // 478 + 500)
     assert led(await pond.pass_through(3_000, at_once=20)) == {"ann": 100, "bob": 100}
@@ -111,6 +111,51 @@ async def test_other_caps_hold_from_the_next_decision_on(pond: Pond) -> None:
     assert led(await pond.pass_through(50)) == {}
     await cap(pond)
     assert led(await pond.pass_through(50)) == {"ann": 15, "bob": 15}
+
+
+@pytest.mark.parametrize(("first", "then", "more"), [(50, 1_001, 951), (1_200, 1_100, 0)])
+async def test_what_a_user_has_had_is_known_whatever_the_size_of_the_cap(
+    pond: Pond, first: int, then: int, more: int
+) -> None:
+    """Above a thousand calls are counted by number, and such a window stays so."""
+    await two_users(pond, jobs=2_500)
+    await cap(pond, f"{first}/60s")
+    assert led(await pond.pass_through(6_000, at_once=20)) == {"ann": first, "bob": first}
+
+    await cap(pond, f"{then}/60s")
+    assert led(await pond.pass_through(6_000, at_once=20)) == (
+        {"ann": more, "bob": more} if more else {}
+    )
+    await cap(pond, "20/60s")
+    assert led(await pond.pass_through(100)) == {}
+    await pond.jump(61_000)
+    assert led(await pond.pass_through(100)) == {"ann": 20, "bob": 20}
+
+
+async def test_a_user_of_both_classes_has_one_cap(pond: Pond) -> None:
+    """Also one who was looked at as a rider of somebody's pack, where nothing else holds back."""
+    for user in ("ann", "bob"):
+        await pond.open("100@once", flow=user, user=user, pack=3)
+        await pond.add(user, 7, pack="same")
+    await pond.open("100@once", flow="chat", user="bob", klass=Class.INTERACTIVE, pack=3)
+    await pond.add("chat", 2)
+    await cap(pond, "1/60s")
+    await pond.beat(free=50)
+    await pond.release()
+    await pond.jump(300)  # nobody lingers for more of a pack
+    await pond.release()
+
+    of = {"chat": "bob"}
+    gone = Counter(of.get(call.flow, call.flow) for call in await pond.claim(most=50))
+    assert gone == {"ann": 1, "bob": 1}
+
+
+async def test_whatever_is_in_a_name_windows_are_its_owners(pond: Pond) -> None:
+    for number, user in enumerate(("ann", "ann:s", "ann:d:calls:86400000", "", "a|b")):
+        await pond.open(WIDE, flow=f"f{number}", user=user)
+        await pond.add(f"f{number}", 3)
+    await cap(pond, "2/60s", "2000/1d")
+    assert set(led(await pond.pass_through(50)).values()) == {2}
 
 
 async def test_caps_are_versioned_and_audited(pond: Pond) -> None:
@@ -198,6 +243,16 @@ async def test_who_waits_for_its_cap_is_told_so_and_when(pond: Pond) -> None:
     assert [(one.used, one.amount) for one in fresh.caps] == [(0, 3)]
 
 
+async def test_a_user_who_is_back_in_line_is_counted_once(pond: Pond) -> None:
+    await two_users(pond)
+    await cap(pond, "3/60s")
+    await pond.pass_through(50)
+    await pond.open(WIDE, flow="ann-2", user="ann")
+    await pond.add("ann-2", 1)
+    seen = await pond.store.explain(job="ann.3")
+    assert Counter(line.flow for line in seen.lines) == {"ann": 1, "ann-2": 1}
+
+
 @pytest.mark.parametrize(("job", "in_s"), [("ann.3", 40), ("ann.6", 100), ("ann.19", 340)])
 async def test_when_a_job_goes_is_estimated_by_the_cap(pond: Pond, job: str, in_s: int) -> None:
     await two_users(pond)
@@ -224,8 +279,10 @@ async def test_what_users_have_taken_forgets_itself(pond: Pond) -> None:
     await pond.pass_through(4)
     kept = await pond.keys_of(f"l:{LANE}:by")
     own = [
-        f"l:{LANE}:by:{user}{of}" for user in ("ann", "bob") for of in ("", ":d:calls:60000", ":s")
+        f"l:{LANE}:by:3:{user}{of}"
+        for user in ("ann", "bob")
+        for of in ("", ":d:calls:60000", ":s")
     ]
     assert kept == [f"l:{LANE}:by", *own]
     for key in kept:
-        assert 60_000 < await pond.command("PTTL", PREFIX + key) <= 65_000
+        assert 60_000 < await pond.command("PTTL", PREFIX + key) <= 86_460_000

@@ -205,6 +205,8 @@ class Singles:
                 return
             case [b"unknown", part, id]:
                 raise UnknownPart(part.decode(), id.decode())
+            case [b"purging"]:  # which begins with its suspension
+                raise Suspended(flow.org)
             case other:
                 raise AssertionError(f"set.lua replied {other}")
 

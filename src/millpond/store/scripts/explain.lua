@@ -52,7 +52,10 @@ end
 for _, class in ipairs(redis.call('ZRANGE', classes_level(lane), 0, -1)) do
   for _, user in ipairs(redis.call('ZRANGE', users_level(lane, class), 0, LINES_MOST - 1)) do add_lines(class, user) end
 end
-if told.flow and sits_out(lane, told.flow.class, told.flow.user) then add_lines(told.flow.class, told.flow.user) end
+local f = told.flow
+if f and sits_out(lane, f.class, f.user) and not redis.call('ZSCORE', users_level(lane, f.class), f.user) then
+  add_lines(f.class, f.user)
+end
 
 if told.job then
   told.job.id = job

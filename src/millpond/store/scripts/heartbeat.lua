@@ -60,7 +60,7 @@ end
 -- Who does not know of the server's new life yet may have settled what it does not name.
 if tonumber(told_life) ~= life then return reply('beating') end
 local unwanted = {}
-for _, id in ipairs(redis.call('SMEMBERS', P .. 'wc:' .. worker)) do
+for _, id in ipairs(calls_of(worker)) do
   local call = read_call(id)
   if not call or call.worker ~= worker then
     if not held[id] then

@@ -195,7 +195,7 @@ local function raze_lane(lane)
   for _, set in ipairs({'turn', 'due', 'idle', 'capped', 'full:' .. (redis.call('HGET', l, 'pool') or '')}) do
     redis.call('ZREM', P .. set, lane)
   end
-  redis.call('UNLINK', l, l .. ':flight', l .. ':s', l .. ':answers', l .. ':capped')
+  redis.call('UNLINK', l, l .. ':flight', l .. ':s', l .. ':answers', l .. ':capped', l .. ':capped:old')
   redis.call('SREM', o .. ':lanes', lane)
   redis.call('HDEL', receipt, 'at:swept')
   gone('lanes', 1)
@@ -286,7 +286,7 @@ local function end_it()
     if bytes ~= 0 then redis.call('HINCRBY', M, field, -bytes) end
   end
   for _, of in ipairs({'weights', 'lanes', 'lost', 'unknown', 'parked', 'dead', 'led', 'audit', 'ev', 'users', 'admins',
-    'models', 'jobs'}) do
+    'models', 'jobs', 'terms'}) do
     redis.call('UNLINK', o .. ':' .. of)
   end
   redis.call('SREM', P .. 'orgs', org)

@@ -85,16 +85,10 @@ local function lose(call, blamed)
   wake(call.lane)
 end
 
--- Calls that a worker has, the last first: jobs come to the head of their lines, so those of the first call go first.
-local function calls_of(worker, most)
-  local ids = redis.call('SRANDMEMBER', P .. 'wc:' .. worker, most)
-  table.sort(ids, function(a, b) return tonumber(a, 16) > tonumber(b, 16) end)
-  return ids
-end
-
 for _, worker in ipairs(redis.call('ZRANGE', P .. 'workers', '-inf', '(' .. string.format('%d', lease_now), 'BYSCORE', 'LIMIT', 0, 50)) do
   local blamed = redis.call('HGET', P .. 'w:' .. worker, 'blamed')
-  for _, id in ipairs(calls_of(worker, most - n)) do
+  for _, id in ipairs(calls_of(worker)) do
+    if n >= most then break end
     local call = read_call(id)
     redis.call('SREM', P .. 'wc:' .. worker, id)
     if call and call.worker == worker and call.state == 'running' then lose(call, blamed) end

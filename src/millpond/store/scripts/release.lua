@@ -164,9 +164,15 @@ local function lingers(class, head)
   return true
 end
 
+-- (A user may be in both classes.)
 local function is_capped(s, user)
-  if not user.left then user.left, user.room_at = cap_leaves(s.lane, s.caps, user.member) end
-  return user.left <= 0
+  local of = s.left_of[user.member]
+  if not of then
+    of = {cap_leaves(s.lane, s.caps, user.member)}
+    s.left_of[user.member] = of
+  end
+  user.room_at = of[2]
+  return of[1] <= 0
 end
 
 -- A user has had as much as one may, and takes no turns until there is room again.
@@ -367,7 +373,7 @@ local function serve(lane, tag, turn)
   local fits, at, others = room(lane, limits, window, share, known)
   local s = {lane = lane, org = org, pool = pool, counted = counted, others = others, known = known,
     careful = share < 1, whole_at = now + math.ceil((1 - share) * window / SHARE_CLIMBS),
-    users = {}, classes = {}, ids = {}, flight = {}, units = {}, caps = caps and caps_of(lane, caps),
+    users = {}, classes = {}, ids = {}, flight = {}, units = {}, caps = caps and caps_of(lane, caps), left_of = {},
     left = counted == '1' and left_of(quota, used, reserved, estimated) or math.huge,
     scale = counted == '1' and scale_of(reserve, bound, p99, answers) or 1, weighted = weighted}
   if fits <= 0 then
@@ -420,7 +426,7 @@ local function serve(lane, tag, turn)
         let_go(s, class, lead, jobs, units)
         if s.caps then
           count_for_user(lane, s.caps, user.member, s.ids[#s.ids])
-          user.left = nil
+          s.left_of[user.member] = nil
         end
         move_on(s, class)
         if s.bucket then s.bucket.tokens = s.bucket.tokens - 1 end
@@ -453,8 +459,10 @@ end
 
 local room_at = lowest(P .. 'capped')   -- a user who sat out has room again
 if room_at and room_at <= now then
+  local let_in_most = LOOKED_MOST
   for _, lane in ipairs(redis.call('ZRANGE', P .. 'capped', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
-    let_in(lane, 50)
+    if let_in_most <= 0 then break end
+    let_in_most = let_in_most - 1 - let_in(lane, let_in_most)
     take_turns(lane)
   end
 end

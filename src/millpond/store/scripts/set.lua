@@ -175,7 +175,10 @@ local there = redis.call('EXISTS', o) == 1
 if org.new and there then return reply('known') end
 -- A run that has open jobs, or rows to take, is waited for: it may open its flow again.
 local is_awaited = flow and is_ours(P .. 'f:' .. flow.id)
-if redis.call('HEXISTS', o, 'purging') == 1 and not is_awaited then return reply('purging') end
+if redis.call('HEXISTS', o, 'purging') == 1 then
+  if not is_awaited then return reply('purging') end
+  org.status, org.mode, org.weights, org.quota = nil, nil, nil, nil
+end
 if not there and not (org.quota and opens_a_lane) then return reply('unknown', 'org', org.id) end
 for _, one in ipairs(lanes) do
   if not is_whole(one) and not is_ours(P .. 'l:' .. one.id) then return reply('unknown', 'lane', one.id) end

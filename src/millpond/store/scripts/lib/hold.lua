@@ -130,6 +130,14 @@ local function stamp(call, at, units)
   put_stamp(call.lane, call.id, at, units)
 end
 
+-- Calls that a worker has, the last first: where their jobs come back to the head of their lines, those of the
+-- first call go first.
+local function calls_of(worker)
+  local ids = redis.call('SMEMBERS', P .. 'wc:' .. worker)
+  table.sort(ids, function(a, b) return tonumber(a, 16) > tonumber(b, 16) end)
+  return ids
+end
+
 -- A worker's slot is free again.
 local function free_slot(call)
   if redis.call('SREM', P .. 'wc:' .. call.worker, call.id) == 1 then
