@@ -25,6 +25,8 @@ TICK_MS = 100
 #: How often it says that it lives.
 LIVES_MS = 1_000
 _MOST = 200
+#: Flows that are looked at, as often, for what fell out of its place.
+_MENDED_AT_ONCE = 20
 
 
 async def main(settings: Settings) -> None:
@@ -49,12 +51,15 @@ async def main(settings: Settings) -> None:
 
 
 async def schedule_until(stop: asyncio.Event, store: Store, bell: Bell) -> None:
-    told_ms = 0.0
+    told_ms, cursor = 0.0, "0"
     while not stop.is_set():
         try:
             wait_ms = await step(store)
             if monotonic_ms() - told_ms >= LIVES_MS:
                 await store.scheduler_lives()
+                repairs, cursor = await store.mend(cursor, _MENDED_AT_ONCE)
+                if repairs:
+                    log.warning("repaired", repairs=repairs)
                 told_ms = monotonic_ms()
         except Unavailable as error:
             log.warning("store_unavailable", error=str(error))

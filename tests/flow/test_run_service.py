@@ -25,27 +25,27 @@ def up() -> Iterator[Up]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    rows = [{"prompt": f"Name river {number}."} for number in range(1, LINES + 1)]
+    rows: list[Any] = [{"prompt": f"Name river {number}."} for number in range(1, LINES + 1)]
     rows[6] = {"nothing": 1}
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def start(file: Path, *options: str, key: str, url: str) -> subprocess.Popen[str]:
+def start(file: Path, *options: str, key: str | None, url: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "millpond", "run", file.name, "--url", url, "--json", *options]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MILLPOND_")}
     return subprocess.Popen(
         command,
         cwd=file.parent,
-        env={**kept, "MILLPOND_API_KEY": key},
+        env={**kept, "MILLPOND_API_KEY": key or ""},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
 
 
-def run(file: Path, *options: str, key: str, url: str) -> tuple[int, Any, str]:
+def run(file: Path, *options: str, key: str | None, url: str) -> tuple[int, Any, str]:
     """Exit code, summary and what people were told."""
     process = start(file, *options, key=key, url=url)
     out, err = process.communicate(timeout=60)

@@ -38,11 +38,13 @@ DESCRIPTORS_MOST = SLOTS + 40
 
 @dataclass(frozen=True)
 class Size:
-    """Of the processes of a run, together by role: memory of their own, open files; and keys."""
+    """Of the processes of a run, together by role: memory of their own, open files; and keys, and
+    what had to be put back into its place."""
 
     memory_mb: dict[str, float]
     descriptors: dict[str, int]
     keys: int
+    repairs: int
 
 
 def size_of(command: Command, redis: "Redis") -> Size:
@@ -52,6 +54,7 @@ def size_of(command: Command, redis: "Redis") -> Size:
         {role: sum(map(_own_memory_mb, of)) for role, of in pids.items()},
         {role: max(map(_descriptors, of), default=0) for role, of in pids.items()},
         redis.dbsize(),  # type: ignore[arg-type]
+        int(redis.hget("mp:0:m", "repairs") or 0),  # type: ignore[arg-type]
     )
 
 
@@ -98,4 +101,5 @@ def test_under_every_fault_at_once_nothing_grows_and_nothing_is_stuck(tmp_path: 
     for role, memory_mb in last.memory_mb.items():
         assert memory_mb <= warm.memory_mb[role] + GROWTH_MB, (role, warm, last)
     assert max(last.descriptors.values()) <= DESCRIPTORS_MOST
+    assert last.repairs == 0
     assert last.keys <= max(size.keys for size in sizes[: len(sizes) // 2]) * 1.2, (warm, last)

@@ -532,6 +532,15 @@ class Model(RuleBasedStateMachine):
         self.a_worker_takes_a_turn(which, ends, 0)
         self.a_worker_takes_a_turn(1 - which, 0, 0)
 
+    @rule(which=WORKER)
+    def nothing_needs_mending(self, which: int) -> None:
+        """But after data was lost."""
+        dump = self.look()
+        if all(f"l:{id}" in dump for id in self.books.lanes) and not any(
+            flow.away for flow in self.books.flows.values()
+        ):
+            assert self.run(self.stores[which].mend("0", 1_000)) == (0, "0")
+
     @rule(
         which=WORKER,
         what=st.sampled_from(["promote", "release", "reap"]),

@@ -412,6 +412,20 @@ class Store:
         """Bring back jobs whose time or room has come: how many, and ms until the next."""
         return _count_and_wait(await self.gateway.run("promote", most))
 
+    async def mend(self, cursor: str, most: int) -> tuple[int, str]:
+        """Look at about so many flows from where the last look ended, `"0"` at first, and put back
+        what fell out of its place: how much did, and where this look ended."""
+        match await self.gateway.run("mend", cursor, most):
+            case [b"mended", int(n), next]:
+                return n, next.decode()
+            case other:
+                raise AssertionError(f"mend.lua replied {other}")
+
+    async def repairs(self) -> int:
+        """How often something was put back into its place; in a run without faults never."""
+        key = keys.partition(self.gateway.partition)
+        return int(await self._read(self.gateway.redis.hget(key, "repairs")) or 0)
+
     async def reap(self) -> tuple[int, int | None]:
         """Take back calls of dead workers: how many, and ms until the next lease ends."""
         return _count_and_wait(

@@ -5,7 +5,7 @@
 -- is known of used limits and quota stays too. Each change has a version and a row in the org's audit. What is
 -- told together holds together: no decision sees half of it.
 --
--- uses base turn flow window cap hold limit audit review
+-- uses base turn flow window cap hold limit terms audit review
 -- ARGV  4 by       who says so
 --       5 changes  JSON, each part may be absent:
 --           org    {id, quota: characters or 'none', status: active | suspended, reserve: strict | p99,
@@ -30,7 +30,6 @@
 --          {'purging'}         it is being erased, and changes no more, but for a flow that is there
 --          {'stage', stage}    the application cannot be approved from there
 
-local BY_HAND = 'paused: '   -- begins the reason of a pause that a run does not end
 local READY_MOST, LANES_MOST = 10000, 200
 
 local by, told, common = arg[1], cjson.decode(arg[2]), arg[3]
@@ -78,9 +77,8 @@ local function open_lane(lane)
   local l = P .. 'l:' .. lane.id
   local known, was_there = redis.call('HEXISTS', l, 'org') == 1, false
   if not known then
-    redis.call('HSET', l, 'org', org.id, 'life', life, 'tag', 0, 'complete', now, 'before', 0, 'limits', '[]')
+    begin_lane(lane.id, org.id)
     was_there = redis.call('SADD', o .. ':lanes', lane.id) == 0
-    redis.call('ZADD', P .. 'idle', now, lane.id)
   end
   write('lane', lane.id, l, {pool = lane.pool, counted = lane.counted, credit = lane.credit, paced = lane.paced})
   if lane.limits and not (lane.if_new and #limits_of(lane.id) > 0) then
@@ -107,6 +105,7 @@ local function open_lane(lane)
   if lane.again and not refused then   -- what the provider said stands
     redis.call('HDEL', l, 'shut_until', 'shut_reason', 'unreachable', 'unreachable_since', 'trouble', 'trouble_since', 'probes')
   end
+  keep_terms(lane.id, org.id)
   redis.call('ZREM', P .. 'due', lane.id)
   wake(lane.id)
 end
@@ -181,7 +180,9 @@ if redis.call('HEXISTS', o, 'purging') == 1 then
 end
 if not there and not (org.quota and opens_a_lane) then return reply('unknown', 'org', org.id) end
 for _, one in ipairs(lanes) do
-  if not is_whole(one) and not is_ours(P .. 'l:' .. one.id) then return reply('unknown', 'lane', one.id) end
+  if not is_whole(one) and not is_ours(P .. 'l:' .. one.id) and not open_again(one.id, org.id) then
+    return reply('unknown', 'lane', one.id)
+  end
 end
 if flow and not whole_flow and not is_ours(P .. 'f:' .. flow.id) then return reply('unknown', 'flow', flow.id) end
 local version = tonumber(redis.call('HGET', o, 'version')) or 0
