@@ -29,6 +29,7 @@ local v, last_given = unpack(redis.call('HMGET', M, 'v', 'call'))
 v, last_given = tonumber(v) or 0, tonumber(last_given) or 0
 local last_call = last_given
 local next_due   -- when the next lane is due, by what was read and is written here
+local next_room = lowest(P .. 'capped')   -- when a user who sits out has room again
 
 local function slots(pool)
   if not free[pool] then
@@ -181,6 +182,7 @@ local function leave_out(s, class, user)
   put_flow_back(user)
   put_back(user, true)
   sit_out(s.lane, class, user.member, user.room_at)
+  next_room = math.min(next_room or math.huge, user.room_at)
   s.users[class] = nil
 end
 
@@ -457,14 +459,14 @@ local function take_turns(lane)
   if org then redis.call('ZADD', P .. 'turn', math.max(v, tonumber(tag)), lane) end   -- else it is no more
 end
 
-local room_at = lowest(P .. 'capped')   -- a user who sat out has room again
-if room_at and room_at <= now then
+if next_room and next_room <= now then
   local let_in_most = LOOKED_MOST
   for _, lane in ipairs(redis.call('ZRANGE', P .. 'capped', '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
     if let_in_most <= 0 then break end
     let_in_most = let_in_most - 1 - let_in(lane, let_in_most)
     take_turns(lane)
   end
+  next_room = lowest(P .. 'capped')
 end
 next_due = lowest(P .. 'due')
 if next_due and next_due <= now then
@@ -500,7 +502,7 @@ while released < most and looked < LOOKED_MOST and rounds < 250 do
 end
 if last_call > last_given then redis.call('HSET', M, 'v', v, 'call', string.format('%d', last_call)) end
 
-local next_look = math.min(next_due or math.huge, lowest(P .. 'capped') or math.huge)
+local next_look = math.min(next_due or math.huge, next_room or math.huge)
 local wait = next_look < math.huge and math.max(0, next_look - now) or -1
 if released >= most or looked >= LOOKED_MOST or rounds >= 250 then wait = 0 end
 return reply('released', released, wait)
