@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from millpond.domain.account import Identity
 from millpond.domain.job import State
 from millpond.errors import Unavailable, UnknownPart
-from millpond.producer.api.lanes import Lanes
+from millpond.producer.api.lanes import Lanes, least_size
 from millpond.producer.api.shapes import (
     Accepted,
     AcceptedList,
@@ -150,7 +150,7 @@ class Jobs:
                 self.retry_job,
                 summary="Ask what a job asked that ended without an answer, as a new job",
                 replies={202: Accepted},
-                problems=(409, 429),
+                problems=(409, 413, 429),
                 idempotent=True,
                 **user,
             ),
@@ -183,9 +183,11 @@ class Jobs:
     ) -> list[str]:
         await self._lanes.admit(who.org, asked)
         try:
-            return await self._intake.take(who, asked, alone=alone, idempotency=idempotency)
+            ids = await self._intake.take(who, asked, alone=alone, idempotency=idempotency)
         except Full as full:
-            raise await self._lanes.full(who.org, full) from None
+            raise await self._lanes.full(who.org, full, least_size(asked)) from None
+        self._lanes.came(who.org, asked)
+        return ids
 
     async def get_job(self, call: Call) -> JobShape:
         who, id, seconds = call.caller, call.path["id"], call.query.wait

@@ -37,7 +37,7 @@ from millpond.store.directory import Directory
 from millpond.store.gateway import Gateway, connect
 from millpond.store.sealing import read_master_keys
 from millpond.store.singles import Singles
-from millpond.store.store import Store
+from millpond.store.store import Store, WorkerState
 
 pytestmark = pytest.mark.slow
 
@@ -550,6 +550,84 @@ async def test_where_the_store_finds_no_room_it_is_a_backlog(
         # Nothing is in line, so nobody knows when there will be room.
         assert int(headers["Retry-After"]) >= 60
         assert "no promise" in problem["detail"]
+
+
+# ---- where there is no room
+
+
+async def works(api: Alone, *, slots: int = 100) -> None:
+    """A worker is there, so that it can be told when jobs will go."""
+    life = api.store.gateway.life
+    await api.store.heartbeat(WorkerState("w", "http", slots, 0, 600_000, life, []))
+
+
+async def test_what_is_larger_than_the_bound_alone_is_too_large_for_good(
+    redis: Redis, store: Store
+) -> None:
+    async with alone(redis, store, waiting_bytes_per_org=2**20) as api:
+        by_length = [{**RIVER, "prompt": "x" * 400_000}] * 3
+        # Of this the body is smaller than the bound, and what is kept of it is not.
+        by_weight = [{**RIVER, "prompt": "x" * 1_900}] * 500
+        for body in (by_length, by_weight):
+            status, problem, headers = await api.ask("POST", "/v1/jobs", body)
+
+            assert (status, problem["code"]) == (413, "too-large")
+            assert "1,048,576 bytes" in problem["detail"]
+            assert (problem["limit"]["name"], problem["limit"]["limit"]) == ("waiting", 2**20)
+            assert "Retry-After" not in headers
+        assert (await api.ask("POST", "/v1/jobs", RIVER))[0] == 202
+        status, problem, _ = await api.ask("POST", "/v1/jobs", by_length)
+        assert (status, problem["code"]) == (413, "too-large")
+
+
+async def test_a_list_that_takes_too_long_by_itself_is_refused_for_good(
+    redis: Redis, store: Store
+) -> None:
+    async with alone(redis, store, drain_most_s=120) as api:
+        await works(api)
+        status, problem, headers = await api.ask("POST", "/v1/jobs", [RIVER] * 200)
+
+        assert (status, problem["code"]) == (422, "takes_too_long")
+        assert "200 jobs take 3m" in problem["detail"]
+        assert "longer than 2m00s" in problem["detail"]
+        assert "Retry-After" not in headers
+        assert (await api.ask("POST", "/v1/jobs", [RIVER] * 100))[0] == 202
+
+
+async def test_what_waits_too_long_is_told_in_seconds_and_in_words(
+    redis: Redis, store: Store
+) -> None:
+    async with alone(redis, store, drain_most_s=120) as api:
+        await works(api)
+        await api.ask("POST", "/v1/jobs", [RIVER] * 100)
+        assert (await api.ask("POST", "/v1/jobs", [RIVER] * 20))[0] == 202
+        # A look that is a moment old knows of none of them: what was taken in since counts.
+        status, problem, headers = await api.ask("POST", "/v1/jobs", [RIVER] * 60)
+
+        assert (status, problem["code"]) == (429, "backlog")
+        assert "longer than 2m00s" in problem["detail"]
+        limit = problem["limit"]
+        assert (limit["name"], limit["unit"], limit["limit"]) == ("drain", "seconds", 120)
+        assert limit["used"] > 120
+        assert abs(int(headers["Retry-After"]) - (limit["used"] - 120)) <= 1
+
+
+async def test_what_an_old_look_says_is_no_reason_to_refuse(api: Alone) -> None:
+    await works(api)
+    await api.ask("POST", "/v1/jobs", [RIVER] * 200)
+    await api.redis.hset(keys.org(PARTITION, "acme"), "bytes", str(64 * 2**20))  # type: ignore[misc]
+    await asyncio.sleep(0.25)  # seconds; that long a look is believed
+    status, _, headers = await api.ask("POST", "/v1/jobs", RIVER)
+    assert status == 429
+    assert int(headers["Retry-After"]) < 60
+
+    await api.redis.hset(keys.org(PARTITION, "acme"), "bytes", "0")  # type: ignore[misc]
+    await asyncio.sleep(0.03)  # seconds; a look that is a reason to refuse is younger
+
+    assert (await api.ask("POST", "/v1/jobs", RIVER))[0] == 202
+
+
+# ---- lists
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from millpond.domain.forecast import Line, Taken, calls_until, last_release_ms
 from millpond.domain.job import Class
@@ -60,6 +61,20 @@ def estimate(
         of_user = calls_until([line for line in lines if line.user == own.user], flow, jobs)
         goes_ms = max(goes_ms, _goes_under_caps(seen, of_user))
     return Estimate(calls, goes_ms, goes_ms + latency_ms)
+
+
+def alone_goes_ms(seen: Explanation, holds: Holds, jobs: int, pack: int) -> float | None:
+    """When so many jobs would have gone in a lane that has nothing else to do and has used
+    nothing of its limits; None: nobody can know."""
+    if seen.org.suspended or seen.lane.paused is not None or not slots_of(seen):
+        return None
+    unused = [replace(one, frees_in_ms=[]) for one in places(seen, holds, Class.BULK)]
+    return last_release_ms(
+        ceil(jobs / pack),
+        unused,
+        latency_ms=latency_of(seen.lane),
+        concurrency=_at_once(seen, holds),
+    )
 
 
 def _goes_under_caps(seen: Explanation, calls: int) -> float:
