@@ -1,9 +1,11 @@
 """The access rules over HTTP, each row by its name: two modes, full access, suspension."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 import pytest
 
 from flow.test_api_accounts import RIVER, Caller, Up, going_up, until
+from millpond import Client
 from millpond.domain.account import CHECKLIST, GUIDELINES_VERSION
 from millpond.producer.api.guidelines import GUIDELINES
+from millpond.providers.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent.parent
 EMBED = {"endpoint": "embed", "text": "x"}
@@ -22,6 +26,8 @@ CLASSIFY = {
     "text": "good",
     "examples": [{"text": t, "label": w} for t, w in (("good", "yes"), ("bad", "no")) * 2],
 }
+#: A model that full access has and limited access has not.
+NIGHTLY = {**RIVER, "model": "command-nightly"}
 FORM = {
     "use_case": "sort our mail",
     "risks": "it may sort wrongly",
@@ -29,8 +35,11 @@ FORM = {
     "guidelines": GUIDELINES_VERSION,
 }
 TICKED = dict.fromkeys(CHECKLIST, True)
+COHERE = read_catalogue(None)["cohere"]
 #: Too few characters for any call of generate.
 NOTHING = 1
+#: A change of access holds within a second; the rest is for whoever measures.
+SOON_S = 1.5
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,21 @@ def waits_for(caller: Caller, id: str) -> str:
     return reason["why"] if reason else ""
 
 
+def command_line(caller: Caller, *words: str, folder: Path) -> str:
+    """What the command line tells, to people and to programs, of whoever has the caller's key."""
+    others = {name: text for name, text in os.environ.items() if not name.startswith("MILLPOND_")}
+    told = subprocess.run(
+        [sys.executable, "-m", "millpond", *words],
+        cwd=folder,
+        env=others | {"MILLPOND_URL": caller.url, "MILLPOND_API_KEY": caller.key or ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.returncode == 0, told.stderr
+    return told.stderr + told.stdout
+
+
 def apply_and_approve(up: Up, caller: Caller, org: str) -> Any:
     number = caller.ok("POST", "/v1/access/application", FORM)["number"]
     approval = {"checklist": TICKED, "why": "fine"}
@@ -80,6 +104,39 @@ def test_every_new_org_is_limited_by_the_rules_rates_and_quota(up: Up) -> None:
     assert org.ok("GET", "/v1/orgs/me")["quota"] == 500_000
 
 
+def test_limited_access_is_for_testing_and_says_so(up: Up, formal: Caller, tmp_path: Path) -> None:
+    for path in ("/v1/users/me", "/v1/jobs", "/v1/limits"):
+        assert formal("GET", path).headers["Millpond-Access"] == "limited"
+    page = up.caller(None)("GET", "/playground/access").body.decode()
+    assert "limited mode, for tests and experiments. For production it applies for full" in page
+
+    (tmp_path / "q.jsonl").write_text('{"prompt": "Name a river."}\n')
+    assert "limited access: for testing" in command_line(
+        formal, "run", "q.jsonl", "--dry-run", folder=tmp_path
+    )
+    told = command_line(formal, "run", "q.jsonl", "--url", up.url, folder=tmp_path)
+    assert "limited access, for testing; `millpond access` tells the way to full access" in told
+
+
+@pytest.mark.parametrize("mode", ["limited", "full"])
+def test_the_ways_in_are_the_same_in_both_modes(up: Up, mode: str, tmp_path: Path) -> None:
+    org = up.org(f"ways-{mode}")
+    if mode == "full":
+        apply_and_approve(up, org, f"ways-{mode}")
+    assert org.key is not None
+
+    # The page asks what it shows over HTTP, with the caller's key.
+    assert up.caller(None)("GET", "/playground/access").status == 200
+    assert org.ok("GET", "/v1/access")["mode"] == mode
+    assert job(org, submit(org, RIVER)[0], 20)["state"] == "succeeded"
+    with Client(up.url, org.key, timeout=20) as client:
+        assert client.generate("Name a river.", params={"max_tokens": 5}).text
+    assert command_line(
+        org, "generate", "Name a river.", "--param", "max_tokens=5", folder=tmp_path
+    )
+    assert f": {mode} access" in command_line(org, "own", "show", folder=tmp_path)
+
+
 def test_a_limited_org_asks_all_three_endpoints(up: Up) -> None:
     org = up.org("three")
     for id in submit(org, RIVER, EMBED, CLASSIFY):
@@ -88,14 +145,13 @@ def test_a_limited_org_asks_all_three_endpoints(up: Up) -> None:
 
 def test_which_models_there_are_depends_on_the_mode(up: Up) -> None:
     org = up.org("models")
-    nightly = {**RIVER, "model": "command-nightly"}
-    refused = org("POST", "/v1/jobs", nightly)
+    refused = org("POST", "/v1/jobs", NIGHTLY)
     assert (refused.status, refused.pointers) == (422, ["/model"])
     assert "command-nightly" not in [one["id"] for one in org.ok("GET", "/v1/models")["data"]]
 
     apply_and_approve(up, org, "models")
 
-    until(lambda: org("POST", "/v1/jobs", nightly).status == 202, 2)
+    until(lambda: org("POST", "/v1/jobs", NIGHTLY).status == 202, SOON_S)
     assert "command-nightly" in [one["id"] for one in org.ok("GET", "/v1/models")["data"]]
 
 
@@ -105,6 +161,58 @@ def test_a_fine_tuned_model_may_be_asked_by_its_own_org_alone(up: Up) -> None:
     mine = {**RIVER, "model": "tuners-ft"}
 
     assert org("POST", "/v1/jobs", mine).status == 202
+    refused = other("POST", "/v1/jobs", mine)
+    assert (refused.status, refused.pointers) == (422, ["/model"])
+
+
+def test_full_access_has_the_three_sizes_of_models_and_all_of_the_catalogue(up: Up) -> None:
+    org = up.org("sizes")
+    before = {one["id"] for one in org.ok("GET", "/v1/models")["data"]}
+    apply_and_approve(up, org, "sizes")
+    until(lambda: org("POST", "/v1/jobs", NIGHTLY).status == 202, SOON_S)
+
+    models = org.ok("GET", "/v1/models")["data"]
+
+    assert {one["id"] for one in models} == set(COHERE) > before
+    assert {one["size"] for one in models} == {"small", "medium", "large"}
+    asked = (
+        {**RIVER, "model": "command-light-nightly"},
+        {**EMBED, "model": "embed-english-light-v3.0"},
+        {**EMBED, "model": "embed-v4.0"},
+        {**CLASSIFY, "model": "embed-multilingual-v3.0"},
+    )
+    for id in submit(org, *asked):
+        assert job(org, id, 20)["state"] == "succeeded"
+
+
+def test_full_access_has_the_same_endpoints_at_raised_rates_and_no_quota(up: Up) -> None:
+    org = up.org("raised")
+    apply_and_approve(up, org, "raised")
+
+    for id in submit(org, RIVER, EMBED, CLASSIFY):
+        assert job(org, id, 20)["state"] == "succeeded"
+    told = org.ok("GET", "/v1/limits")["endpoints"]
+    rates = {endpoint: [one["limit"] for one in lane["limits"]] for endpoint, lane in told.items()}
+    raised = ["10000/60s"]
+    assert rates == {"generate": raised, "embed": raised, "classify": raised}
+    assert org.ok("GET", "/v1/orgs/me")["quota"] is None
+
+
+def test_a_fine_tuned_model_works_the_same_in_full_access(up: Up) -> None:
+    org, other = up.org("tuners-full"), up.org("strangers-full")
+    org.ok("POST", "/v1/models", {"id": "tuners-full-ft", "base": "command-nightly"})
+    mine = {**RIVER, "model": "tuners-full-ft"}
+    # It may be asked where its base may be, and that is for full access.
+    refused = org("POST", "/v1/jobs", mine)
+    assert (refused.status, refused.pointers) == (422, ["/model"])
+    for caller, name in ((org, "tuners-full"), (other, "strangers-full")):
+        apply_and_approve(up, caller, name)
+
+    until(lambda: org("POST", "/v1/jobs", mine).status == 202, SOON_S)
+
+    [id] = submit(org, mine)
+    assert job(org, id, 20)["state"] == "succeeded"
+    until(lambda: other("POST", "/v1/jobs", NIGHTLY).status == 202, SOON_S)
     refused = other("POST", "/v1/jobs", mine)
     assert (refused.status, refused.pointers) == (422, ["/model"])
 
@@ -210,6 +318,36 @@ def test_the_endpoint_is_there_again_as_soon_as_the_window_has_room(up: Up) -> N
     assert 2 <= time.monotonic() - began < 8
 
 
+def test_the_window_slides_with_the_calls(up: Up) -> None:
+    """Each call has two in the three seconds before it at most, whatever the clock shows."""
+    org = up.org("slides", limits={"embed": "2/3s"})
+    texts = {"endpoint": "embed", "inputs": ["x", "y"]}
+    asked, answered = [], []
+    for pause_s in (0, 1, 0, 0):
+        time.sleep(pause_s)  # so that the first leaves the window before the second
+        asked.append(time.monotonic())
+        [id] = submit(org, texts)
+        assert job(org, id, 20)["state"] == "succeeded"
+        answered.append(time.monotonic())
+
+    assert 3 <= answered[2] - asked[0] < 3 + SOON_S
+    assert 3 <= answered[3] - asked[1] < 3 + SOON_S
+
+
+@pytest.mark.parametrize(("limit", "window_s"), [("1/60s", 60), ("1/1d", 86_400)])
+def test_a_minute_and_a_day_begin_with_the_call_and_not_with_the_calendar(
+    up: Up, limit: str, window_s: int
+) -> None:
+    org = up.org(f"calendar-{window_s}", limits={"embed": limit})
+    texts = {"endpoint": "embed", "inputs": ["x", "y"]}
+    assert job(org, submit(org, texts)[0], 20)["state"] == "succeeded"
+
+    [waiting] = submit(org, texts)
+
+    until(lambda: waits_for(org, waiting) == "limit")
+    assert window_s - 10 <= job(org, waiting)["reason"]["next_release"]["in_s"] <= window_s
+
+
 # ---- getting full access
 
 
@@ -220,6 +358,8 @@ def test_approval_lifts_limits_and_quota_and_releases_what_waited(up: Up) -> Non
 
     approved = apply_and_approve(up, org, "grown")
 
+    until(lambda: _released(org, waiting) == len(waiting), SOON_S)
+    until(lambda: org("GET", "/v1/users/me").headers["Millpond-Access"] == "full", SOON_S)
     assert (approved["stage"], approved["decision"]["checklist"]) == ("approved", TICKED)
     for id in waiting:
         assert job(org, id, 10)["state"] == "succeeded"
@@ -227,7 +367,6 @@ def test_approval_lifts_limits_and_quota_and_releases_what_waited(up: Up) -> Non
     assert [one["amount"] for one in told] == [10_000]
     me = org.ok("GET", "/v1/orgs/me")
     assert (me["mode"], me["quota"]) == ("full", None)
-    until(lambda: org("GET", "/v1/users/me").headers["Millpond-Access"] == "full", 1.5)
     again = org("POST", "/v1/access/application", FORM)
     assert (again.status, again.json["code"]) == (409, "has_full_access")
 
@@ -325,9 +464,12 @@ def test_back_in_limited_mode_what_was_used_counts_again(up: Up) -> None:
     assert (told["mode"], told["quota"], told["used"]) == ("limited", used, used)
     assert told["limits"]["generate"] == "60/60s,50000/1d"
     [id] = submit(org, RIVER)
-    until(lambda: waits_for(org, id) == "quota")
+    until(lambda: waits_for(org, id) == "quota", SOON_S)
+    until(lambda: org("GET", "/v1/users/me").headers["Millpond-Access"] == "limited", SOON_S)
+    until(lambda: org("POST", "/v1/jobs", NIGHTLY).status == 422, SOON_S)
     # The org may apply again, and what waits goes once more.
     apply_and_approve(up, org, "back")
+    until(lambda: _released(org, [id]) == 1, SOON_S)
     assert job(org, id, 10)["state"] == "succeeded"
 
 
@@ -337,16 +479,21 @@ def test_a_suspension_stops_releases_within_a_second_and_loses_nothing(up: Up) -
     until(lambda: _released(org, ids) >= 3)
 
     up.operator.ok("POST", "/v1/orgs/stopped/suspend", {"why": "abuse"})
-    time.sleep(1)
+    suspended_at = time.monotonic()
+    until(lambda: org("POST", "/v1/jobs", RIVER).status == 403, SOON_S)
+    time.sleep(max(0, suspended_at + 1 - time.monotonic()))
     released = _released(org, ids)
     refused = org("POST", "/v1/jobs", RIVER)
     assert (refused.status, refused.json["code"]) == (403, "suspended")
-    time.sleep(1)
+    # Longer than the limit's window: one that is not suspended would have had five more.
+    time.sleep(2)
     assert _released(org, ids) == released < len(ids)
     assert org.ok("GET", "/v1/orgs/me")["suspended"] is True
 
     up.operator.ok("POST", "/v1/orgs/stopped/lift", {"why": "settled"})
 
+    until(lambda: _released(org, ids) > released, SOON_S)
+    until(lambda: org("POST", "/v1/jobs", EMBED).status == 202, SOON_S)
     until(lambda: _released(org, ids) == len(ids))
     assert {job(org, id, 10)["state"] for id in ids} == {"succeeded"}
     why = [row["why"] for row in up.operator.ok("GET", "/v1/orgs/stopped/audit")["data"]]

@@ -67,7 +67,7 @@ def test_a_model_that_may_be_asked_passes(mode: Mode, endpoint: Endpoint, model:
         ("full",    GENERATE, "nobody-knows-it",    "unknown",  "--model-unchecked"),
     ],
 )  # fmt: skip
-def test_a_model_that_may_not_be_asked_is_refused_with_why_and_what_to_do(
+def test_a_model_that_may_not_be_asked_is_refused_with_why_and_what_is_there(
     mode: Mode, endpoint: Endpoint, model: str, why: str, told: str
 ) -> None:
     error = refused(read_catalogue(None), mode, endpoint, model)
