@@ -36,6 +36,8 @@ _IDLE_S = 1.0
 _STORE_AWAY_S = 0.25
 #: How long a worker that ends goes on telling the server what has ended.
 _LAST_WORDS_MS = 10_000
+#: Jobs that a line of the log names.
+_NAMED_MOST = 20
 #: How long settled calls are remembered, to be told again to a server that lost its last moments.
 _REMEMBER_MS = 10_000
 
@@ -158,7 +160,14 @@ class Pump:
             self._unsent.append((call.id, outcome.unreachable))
         self._running.pop(call.id, None)
         reached("pump.call.ended")
-        log.info("call_ended", call=call.id, outcome=type(outcome).__name__)
+        log.info(
+            "call_ended",
+            call=call.id,
+            org=call.org,
+            jobs=[job.id for job in call.jobs[:_NAMED_MOST]],
+            job_count=len(call.jobs),
+            outcome=type(outcome).__name__,
+        )
         self._bell.ring()
 
     async def _turn(self, *, claim: bool) -> Sequence[Claimed]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import structlog
 from pydantic import Field, StringConstraints
+from structlog.contextvars import bind_contextvars
 
 from millpond.domain.account import Identity
 from millpond.domain.job import State
@@ -43,6 +44,11 @@ _LOOKED_AT_MOST = 2_000
 _AT_ONCE = 200
 #: A place in the list: a moment and the job before.
 _PLACE = re.compile(r"[0-9]{1,16}\|.{0,200}")
+
+#: As `new_id` and `id_again` make them.
+_JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+#: Jobs of a list that a line of the log names.
+_NAMED_MOST = 20
 
 
 class LookQuery(Model):
@@ -162,6 +168,10 @@ class Jobs:
         key = call.idempotency_key
         before = await self._intake.said_before(who, asked, alone=alone, idempotency=key)
         ids = before or await self._take(who, asked, alone=alone, idempotency=key)
+        if alone:
+            bind_contextvars(job=ids[0])
+        else:
+            bind_contextvars(jobs=ids[:_NAMED_MOST], job_count=len(ids))
         told = [Accepted(id=id, state=State.QUEUED) for id in ids]
         headers = {"Location": call.link(f"/v1/jobs/{ids[0]}")} if alone else {}
         # They are taken in, whatever comes now: what cannot be told of them is left out.
@@ -190,7 +200,7 @@ class Jobs:
         return ids
 
     async def get_job(self, call: Call) -> JobShape:
-        who, id, seconds = call.caller, call.path["id"], call.query.wait
+        who, id, seconds = call.caller, _id(call), call.query.wait
         kept = await self._singles.find(who.org, id)
         if kept.ended_ms is None and seconds:
             await self._waiting.wait(id, seconds, lambda: self._still.is_good(call))
@@ -223,26 +233,27 @@ class Jobs:
         )
 
     async def delete_job(self, call: Call) -> Reply:
-        await self._singles.erase(call.caller.org, call.path["id"])
+        await self._singles.erase(call.caller.org, _id(call))
         return Reply(status=204)
 
     async def cancel_job(self, call: Call) -> JobShape:
-        who, id = call.caller, call.path["id"]
+        who, id = call.caller, _id(call)
         await self._singles.find(who.org, id)
         await self._store.cancel([id])
         return await self._shape(who, id, wall_s=time.time())
 
     async def explain_job(self, call: Call) -> Reply:
-        who, id = call.caller, call.path["id"]
+        who, id = call.caller, _id(call)
         await self._singles.find(who.org, id)
         return Reply(await self._standing(id, wall_s=time.time()))
 
     async def retry_job(self, call: Call) -> Reply:
-        who, id = call.caller, call.path["id"]
+        who, id = call.caller, _id(call)
         new = new_id()
         if call.idempotency_key is not None:
             new = id_again(who.user, id, call.idempotency_key)
         await self._intake.check_again(who.org, await self._singles.find(who.org, id))
+        bind_contextvars(new_job=new)
         try:
             await self._singles.again(who.org, id, new, self._lanes.bounds)
         except Full as full:
@@ -283,6 +294,15 @@ class Jobs:
 
     def _shape_of(self, kept: Kept, wall: Wall) -> JobShape:
         return _shape(kept, wall, simulated=self._simulated)
+
+
+def _id(call: Call) -> str:
+    """Which job is meant. The request's line in the log names it, if it can be a job's id: any
+    other text is the client's own, and may be what nobody should log."""
+    id = call.path["id"]
+    if _JOB_ID.fullmatch(id):
+        bind_contextvars(job=id)
+    return id
 
 
 def _accepted(job: JobShape) -> Accepted:

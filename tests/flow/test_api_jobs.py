@@ -19,6 +19,8 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from conftest import PARTITION
 from millpond.domain.account import Role
@@ -550,6 +552,34 @@ async def test_where_the_store_finds_no_room_it_is_a_backlog(
         # Nothing is in line, so nobody knows when there will be room.
         assert int(headers["Retry-After"]) >= 60
         assert "no promise" in problem["detail"]
+
+
+# ---- the log
+
+
+async def test_a_request_is_logged_with_the_jobs_that_it_is_about(api: Alone) -> None:
+    with capture_logs(processors=[merge_contextvars]) as events:
+        _, told, _ = await api.ask("POST", "/v1/jobs", RIVER)
+        _, some, _ = await api.ask("POST", "/v1/jobs", [RIVER] * 21)
+        id = told["id"]
+        for method, path in (("GET", ""), ("GET", "/explain"), ("POST", "/cancel")):
+            await api.ask(method, f"/v1/jobs/{id}{path}")
+        _, new, _ = await api.ask("POST", f"/v1/jobs/{id}/retry")
+        await api.ask("DELETE", f"/v1/jobs/{id}")
+        await api.ask("GET", "/v1/jobs/what-nobody-should-log")
+        async with asyncio.timeout(5):
+            while [one["event"] for one in events].count("request_ended") < 8:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    ended = [event for event in events if event["event"] == "request_ended"]
+    one, many, *others, retried, deleted, unknown = ended
+    assert one["job"] == deleted["job"] == id
+    assert [event["job"] for event in others] == [id] * 3
+    assert (retried["job"], retried["new_job"]) == (id, new["id"])
+    assert many["jobs"] == [job["id"] for job in some["data"][:20]]
+    assert many["job_count"] == 21
+    assert (unknown["status"], unknown["org"]) == (404, "acme")
+    assert "what-nobody" not in str(unknown)
 
 
 # ---- where there is no room

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from conftest import PARTITION, TestTime, lane
 from millpond.domain.call import Claimed, Settlement
@@ -111,6 +112,15 @@ async def test_every_job_is_sent_once_and_told_with_its_answer(store: Store, red
     assert {(row["state"], row["body"]) for row in rows} == {("succeeded", '{"text":"yes"}')}
     view = await store.look(FLOW)
     assert (view.flow.used, view.flow.reserved, view.flow.calls) == (560, 0, 80)
+
+
+async def test_a_call_is_logged_with_its_org_and_its_jobs(store: Store, redis: Redis) -> None:
+    with capture_logs() as events:
+        async with pumping(store, redis, Provider(), jobs=1) as rig:
+            await rig.until_done(1)
+
+    [ended] = [event for event in events if event["event"] == "call_ended"]
+    assert (ended["org"], ended["jobs"], ended["job_count"]) == ("acme", ["f.0"], 1)
 
 
 async def test_no_more_calls_run_at_once_than_there_are_slots(store: Store, redis: Redis) -> None:
