@@ -10,10 +10,15 @@ from rig import read_rows, run, simulator
 POISON = "poison"
 #: Runs in every process of ours as it starts: who has the poison to write does not live on.
 FATAL = """
-import ctypes, os, signal, sys
+import ctypes, os, resource, signal, sys
 import millpond.providers.cohere as cohere
 
 harmless = cohere.Cohere.wire
+
+def eat():
+    held = []
+    while True:
+        held.append(bytearray(2**24))
 
 def wire(self, common, asks):
     if any("poison" in ask.text for ask in asks):
@@ -29,6 +34,7 @@ HOWS = {
     "exit": "os._exit(0)",
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "endless": "while True: pass",
+    "memory": "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)); eat()",
 }
 
 

@@ -6,6 +6,7 @@ says so beforehand, in a page of memory that a file keeps when the process is go
 """
 
 import mmap
+import os
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import Self
 
 from millpond.clock import monotonic_ms
 
+#: How a worker ends whose memory was used up by one call.
+OUT_OF_MEMORY = 70
 #: Since when (monotonic ms, 0: it is at work on none), and the call's id.
 _PAGE = struct.Struct("=Q32s")
 
@@ -52,8 +55,12 @@ class AtWork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._page is not None:
-            self._page[: _PAGE.size] = bytes(_PAGE.size)
+        if self._page is None:
+            return
+        if kind is MemoryError:
+            # A process without memory is good for nothing more, and this call is why: that stays written.
+            os._exit(OUT_OF_MEMORY)
+        self._page[: _PAGE.size] = bytes(_PAGE.size)
 
 
 class Watch:
