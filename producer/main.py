@@ -108,9 +108,12 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         await hello_until(stop, store, ephemeral=settings.ephemeral)
         if stop.is_set():
             return
+        prefix = settings.path_prefix
         told = {
-            "url": await _serve(exits, settings.listen, service.users()),
-            "operator_url": await _serve(exits, settings.operator_listen, service.operators()),
+            "url": await _serve(exits, settings.listen, service.users(), prefix),
+            "operator_url": await _serve(
+                exits, settings.operator_listen, service.operators(), prefix
+            ),
         }
         if ready is not None:
             _write(ready, orjson.dumps(told))
@@ -246,7 +249,7 @@ def _http(settings: Settings) -> HttpSettings:
     )
 
 
-async def _serve(exits: AsyncExitStack, address: str, app: web.Application) -> str:
+async def _serve(exits: AsyncExitStack, address: str, app: web.Application, prefix: str) -> str:
     """Listen as an address says; where it can be asked."""
     where: dict[str, Any]
     if address.startswith("unix:"):
@@ -261,7 +264,7 @@ async def _serve(exits: AsyncExitStack, address: str, app: web.Application) -> s
     if "path" in where:
         return address
     host = address.rpartition(":")[0] or "127.0.0.1"
-    return f"http://{host}:{listener.port}"
+    return f"http://{host}:{listener.port}{prefix}"
 
 
 def _write(ready: Path, text: bytes) -> None:

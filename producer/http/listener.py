@@ -105,7 +105,7 @@ class Guarded(RequestHandler):
 
     def _problem(self, problem: Problem, request: web.BaseRequest) -> web.StreamResponse:
         request_id = request_id_of(request)
-        reply = problem.response(request_id)
+        reply = problem.response(request_id, self._settings.path_prefix)
         reply.force_close()
         dress(reply, request_id)
         return reply

@@ -24,7 +24,7 @@ class Kind:
     meaning: str
 
 
-#: All of them. `type` is the place in the documentation: /docs/problems#CODE.
+#: All of them. `type` is the place in the documentation: PREFIX/docs/problems#CODE.
 KINDS: dict[str, Kind] = {
     "bad-request": Kind(400, "Bad request", "What was sent is not HTTP/1.1 that can be read."),
     "upgrade-refused": Kind(400, "No upgrade", "This server speaks HTTP/1.1 only: drop Upgrade."),
@@ -103,10 +103,10 @@ class Problem(Exception):
     def status(self) -> int:
         return self.kind.status
 
-    def shown(self, request_id: str) -> dict[str, Any]:
-        """The document that is sent."""
+    def shown(self, request_id: str, prefix: str = "") -> dict[str, Any]:
+        """The document that is sent. `prefix`: what the client's paths begin with."""
         shown: dict[str, Any] = {
-            "type": f"/docs/problems#{self.code}",
+            "type": f"{prefix}/docs/problems#{self.code}",
             "title": self.kind.title,
             "status": self.status,
             "detail": self.detail,
@@ -121,12 +121,12 @@ class Problem(Exception):
             shown["limit"] = self.limit
         return shown
 
-    def response(self, request_id: str) -> web.Response:
+    def response(self, request_id: str, prefix: str = "") -> web.Response:
         """The reply, with Retry-After in whole seconds if it is known."""
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(math.ceil(self.retry_after_s))
-        body = orjson.dumps(self.shown(request_id))
+        body = orjson.dumps(self.shown(request_id, prefix))
         reply = web.Response(
             body=body, status=self.status, headers=headers, content_type=PROBLEM_JSON
         )

@@ -84,7 +84,7 @@ def middleware(*, trust: Trust, path_prefix: str, most: int, faults: Faults) -> 
             _refuse_what_is_no_plain_request(request)
             return await handler(request)
         except web.HTTPException as error:
-            return _of_aiohttp(error, request_id)
+            return _of_aiohttp(error, request_id, origin.prefix)
         except asyncio.CancelledError:
             took = asyncio.get_running_loop().time() - started
             ended(request, status=_CLIENT_LEFT, size=0, seconds=took)
@@ -97,7 +97,7 @@ def middleware(*, trust: Trust, path_prefix: str, most: int, faults: Faults) -> 
             if problem is None:
                 log.exception("request_failed", exc_info=error)
                 problem = Problem("internal")
-            return problem.response(request_id)
+            return problem.response(request_id, origin.prefix)
         finally:
             drain.end(origin.address)
 
@@ -127,13 +127,13 @@ def _refuse_what_is_no_plain_request(request: web.Request) -> None:
         raise Problem("not-found")
 
 
-def _of_aiohttp(error: web.HTTPException, request_id: str) -> web.StreamResponse:
+def _of_aiohttp(error: web.HTTPException, request_id: str, prefix: str) -> web.StreamResponse:
     if error.status < 400:
         return error
     problem = of_status(error.status)
     if isinstance(error, web.HTTPMethodNotAllowed):
         problem.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
-    return problem.response(request_id)
+    return problem.response(request_id, prefix)
 
 
 def _has_begun(request: web.Request) -> bool:

@@ -452,6 +452,30 @@ async def test_a_path_prefix_holds_for_all_paths() -> None:
     assert made.headers["Location"] == f"{asked.base}/v1/birds/1"
 
 
+async def test_the_type_of_a_problem_is_where_it_is_described() -> None:
+    """Also of what no route has, and of what is no HTTP."""
+    async with toy(HttpSettings(path_prefix="/millpond")) as asked:
+        limited = await asked.ask("GET", "/v1/birds/limited")
+        nowhere = await asked.ask("GET", "/v1/nowhere")
+        unread = await asked.raw(b"GET / HTTP/9\r\n\r\n")
+        page = await asked.ask("GET", "/docs/problems", key=None)
+        described = f"http://127.0.0.1:{asked.listener.port}{limited.json['type']}"
+        async with asked.client.get(described) as reply:
+            assert (reply.status, await reply.read()) == (200, page.body)
+    assert limited.json["type"] == "/millpond/docs/problems#quota-exhausted"
+    assert nowhere.json["type"] == "/millpond/docs/problems#not-found"
+    assert b'"type":"/millpond/docs/problems#bad-request"' in unread
+
+
+async def test_the_type_of_a_problem_has_the_prefix_that_a_proxy_told() -> None:
+    trust = Trust((ip_network("127.0.0.0/8"),))
+    async with toy(HttpSettings(trust=trust)) as asked:
+        answer = await asked.ask(
+            "GET", "/v1/birds/limited", headers={"X-Forwarded-Prefix": "/outside"}
+        )
+    assert answer.json["type"] == "/outside/docs/problems#quota-exhausted"
+
+
 # ---- leaving and stopping
 
 

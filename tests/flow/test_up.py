@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -116,21 +117,29 @@ async def test_a_start_that_was_cut_off_is_finished_by_the_next(
 # ---- the program
 
 
+def command(*options: str | Path) -> list[str]:
+    return [sys.executable, "-m", "millpond", *map(str, options)]
+
+
 @contextmanager
-def going_up(folder: Path) -> Iterator[dict[str, Any]]:
-    """What it told."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "millpond", "up", "--json", "--data-dir", str(folder)),
-            *("--port", "0", "--operator-port", "0"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        umask=0o022,
-    )
+def going_up(folder: Path, *options: str, **settings: str) -> Iterator[dict[str, Any]]:
+    """What it told. `settings` are of its environment; what people are told is in `told`."""
+    with (folder.parent / "told").open("a") as told:
+        process = subprocess.Popen(
+            command(
+                *("up", "--json", "--data-dir", folder, "--port", "0", "--operator-port", "0"),
+                *options,
+            ),
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            umask=0o022,
+            env={**os.environ, **settings},
+        )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
+        assert line, (folder.parent / "told").read_text()
         yield json.loads(line)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -180,3 +189,28 @@ async def test_it_comes_up_without_its_user_and_nobody_else_reads_its_files(
     }
     assert open_ == {}
     assert {"log", "simulator.jsonl", "credentials.json"} <= {one.name for one in folder.iterdir()}
+
+
+@pytest.mark.slow
+async def test_with_a_prefix_it_is_asked_where_it_says(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with going_up(folder, MILLPOND_PATH_PREFIX="/mp") as told:
+        health = ask(told, "GET", "/healthz")
+        job = ask(told, "POST", "/v1/jobs", {"endpoint": "generate", "prompt": "x"})
+        ended = ask(told, "GET", f"/v1/jobs/{job['id']}?wait=30")
+        operators = {"url": told["admin_url"]}
+        orgs = ask(operators, "GET", "/v1/orgs", key=told["admin_key"])
+        asked = await asyncio.to_thread(
+            subprocess.run,
+            command("generate", "Name a river.", "--data-dir", folder),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert told["url"].endswith("/mp")
+    assert health == {"status": "ok"}
+    assert ended["state"] == "succeeded"
+    assert [org["id"] for org in orgs["data"]] == [ORG]
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.strip()
