@@ -22,7 +22,7 @@ from millpond.errors import Refused
 from millpond.producer.api.shapes import JobAsked
 from millpond.producer.examples import MIN_LABELS, MIN_PER_LABEL
 from millpond.providers.adapter import Adapter, BadParameter
-from millpond.providers.catalogue import Models, check_model
+from millpond.providers.catalogue import ModelRefused, Models, check_model
 from millpond.providers.profile import Mode, Profile
 from millpond.providers.several import need_of
 from millpond.store.own_models import OwnModels
@@ -228,7 +228,10 @@ class Intake:
         self, mode: str, own: Mapping[str, str], endpoint: Endpoint, model: str
     ) -> None:
         known: Mode = "full" if mode == "full" else "limited"
-        check_model(self._known.models, own, known, endpoint, model)
+        try:
+            check_model(self._known.models, own, known, endpoint, model)
+        except ModelRefused as refused:
+            raise refused.adding(_way_out(refused)) from None
 
     async def _mode(self, org: str) -> str:
         """The org's access mode, which may be a second old."""
@@ -246,6 +249,25 @@ class Intake:
         if models is None or all(one.model is None or one.model in models for one in asked):
             return {}
         return await self._own_models.of(org)
+
+
+def _way_out(refused: ModelRefused) -> str:
+    """What a caller of the service can do about a model that is refused."""
+    match refused.why:
+        case "unknown":
+            return (
+                "A fine-tuned model is added by an admin of the org: POST /v1/models, or "
+                "`millpond own add-model`"
+            )
+        case "base":
+            return "Whoever runs the service can add that to the models it knows"
+        case "mode" if "full" in refused.modes:
+            return (
+                "Full access has it: POST /v1/access/application, or `millpond access apply`, "
+                "applies for that"
+            )
+        case "mode" | "endpoint":
+            return ""
 
 
 def new_id() -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from flow.test_api_accounts import RIVER, Caller, Up, going_up, until
 from millpond import Client
+from millpond.client import BadRequest
 from millpond.domain.account import CHECKLIST, GUIDELINES_VERSION
 from millpond.producer.api.guidelines import GUIDELINES
 from millpond.providers.catalogue import read_catalogue
@@ -69,7 +70,7 @@ def waits_for(caller: Caller, id: str) -> str:
     return reason["why"] if reason else ""
 
 
-def command_line(caller: Caller, *words: str, folder: Path) -> str:
+def command_line(caller: Caller, *words: str, folder: Path, code: int = 0) -> str:
     """What the command line tells, to people and to programs, of whoever has the caller's key."""
     others = {name: text for name, text in os.environ.items() if not name.startswith("MILLPOND_")}
     told = subprocess.run(
@@ -80,7 +81,7 @@ def command_line(caller: Caller, *words: str, folder: Path) -> str:
         text=True,
         timeout=60,
     )
-    assert told.returncode == 0, told.stderr
+    assert told.returncode == code, told.stderr
     return told.stderr + told.stdout
 
 
@@ -153,6 +154,40 @@ def test_which_models_there_are_depends_on_the_mode(up: Up) -> None:
 
     until(lambda: org("POST", "/v1/jobs", NIGHTLY).status == 202, SOON_S)
     assert "command-nightly" in [one["id"] for one in org.ok("GET", "/v1/models")["data"]]
+
+
+#: Of `millpond run`, which a caller of the service does not use.
+OF_RUNS = ("--", "MILLPOND_", "millpond models")
+
+
+@pytest.mark.parametrize(
+    ("model", "way_out", "of_runs"),
+    [
+        ("nope", ["POST /v1/models", "`millpond own add-model`"], "--model-unchecked"),
+        (
+            "command-nightly",
+            ["POST /v1/access/application", "`millpond access apply`"],
+            "With full access: --mode full",
+        ),
+    ],
+)
+def test_a_model_that_is_refused_is_told_with_the_way_out_of_whoever_asks(
+    up: Up, formal: Caller, tmp_path: Path, model: str, way_out: list[str], of_runs: str
+) -> None:
+    [error] = formal("POST", "/v1/jobs", {**RIVER, "model": model}).json["errors"]
+    assert formal.key is not None
+    with Client(up.url, formal.key, timeout=20) as client, pytest.raises(BadRequest) as refused:
+        client.generate("Name a river.", model=model)
+    asked = ("generate", "Name a river.", "--model", model)
+    told = command_line(formal, *asked, folder=tmp_path, code=1)
+    for text in (error["detail"], str(refused.value), told):
+        assert f"model '{model}' " in text
+        assert [one for one in way_out if one not in text] == []
+        assert [one for one in OF_RUNS if one in text] == []
+
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x"}\n')
+    run = ("run", "q.jsonl", "--dry-run", "--model", model)
+    assert of_runs in command_line(formal, *run, folder=tmp_path, code=2)
 
 
 def test_a_fine_tuned_model_may_be_asked_by_its_own_org_alone(up: Up) -> None:

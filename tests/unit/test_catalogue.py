@@ -62,9 +62,10 @@ def test_a_model_that_may_be_asked_passes(mode: Mode, endpoint: Endpoint, model:
         ("full",    CLASSIFY, "embed-v4.0",         "endpoint", "for embed, not for classify"),
         ("limited", GENERATE, "command-nightly",    "mode",
          "(large) is not for limited access, which has for generate command (large), "
-         "command-light (medium). With full access: --mode full"),
+         "command-light (medium)"),
         ("limited", GENERATE, "acme-night",         "mode",     "is not for limited access"),
-        ("full",    GENERATE, "nobody-knows-it",    "unknown",  "--model-unchecked"),
+        ("full",    GENERATE, "nobody-knows-it",    "unknown",
+         "is unknown; generate in full access has command (large), "),
     ],
 )  # fmt: skip
 def test_a_model_that_may_not_be_asked_is_refused_with_why_and_what_is_there(
@@ -74,6 +75,10 @@ def test_a_model_that_may_not_be_asked_is_refused_with_why_and_what_is_there(
 
     assert error.why == why
     assert told in str(error)
+    # Whoever asks knows the way out: it is not the same of a run and of a service.
+    assert "--" not in str(error)
+    assert "millpond" not in str(error).lower()
+    assert (error.modes == ("full",)) == (why == "mode")
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))

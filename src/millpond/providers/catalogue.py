@@ -14,7 +14,7 @@ takes its place. Of a provider without a catalogue nobody knows the models: all 
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -117,14 +117,21 @@ class BadCatalogue(Refused):
 
 
 class ModelRefused(BadParameter):
-    """A model that cannot be asked for this; `why` says in which way."""
+    """A model that cannot be asked for this; `why` says in which way, and `modes` in which access
+    modes it could be. What to do about it is for whoever knows who asks: see `adding`."""
 
     code = "model_refused"
 
-    def __init__(self, model: str, why: Why, message: str) -> None:
+    def __init__(self, model: str, why: Why, message: str, modes: Sequence[Mode] = ()) -> None:
         super().__init__("model", message)
         self.model = model
         self.why = why
+        self.modes = modes
+
+    def adding(self, way_out: str) -> "ModelRefused":
+        """The same, with a sentence more, if it is not empty."""
+        told = f"{self}. {way_out}" if way_out else str(self)
+        return ModelRefused(self.model, self.why, told, self.modes)
 
 
 def read_catalogue(path: Path | None) -> Catalogue:
@@ -176,17 +183,14 @@ def check_model(
             model,
             "unknown",
             f"model {model!r} is unknown; {endpoint} in {mode} access has "
-            f"{_named(models, mode, endpoint)}. If the provider has it, add it to the file that "
-            "MILLPOND_MODELS names, or say --model-unchecked; a fine-tuned model: "
-            f"millpond models add {model} --org ORG --base MODEL",
+            f"{_named(models, mode, endpoint)}",
         )
     found = models.get(base)
     if found is None:
         raise ModelRefused(
             model,
             "base",
-            f"model {model!r} was made of {base!r}, which is unknown: add that to the file that "
-            "MILLPOND_MODELS names, or say --model-unchecked",
+            f"model {model!r} was made of {base!r}, which is unknown",
         )
     if endpoint not in found.serves:
         raise ModelRefused(
@@ -200,8 +204,8 @@ def check_model(
             model,
             "mode",
             f"model {model!r} ({found.size}) is not for {mode} access, which has for {endpoint} "
-            f"{_named(models, mode, endpoint)}. With {' or '.join(found.modes)} access: "
-            f"--mode {found.modes[0]}",
+            f"{_named(models, mode, endpoint)}",
+            found.modes,
         )
 
 
@@ -215,5 +219,5 @@ def allowed(models: Models, mode: Mode | None, endpoint: Endpoint | None) -> Ite
 def _named(models: Models, mode: Mode, endpoint: Endpoint) -> str:
     found = [f"{name} ({models[name].size})" for name in allowed(models, mode, endpoint)]
     if len(found) > _NAMED_MOST:
-        found[_NAMED_MOST:] = [f"{len(found) - _NAMED_MOST} more (millpond models)"]
+        found[_NAMED_MOST:] = [f"{len(found) - _NAMED_MOST} more"]
     return ", ".join(found) or "none"

@@ -16,7 +16,7 @@ from millpond import logs
 from millpond.domain.job import COUNTED
 from millpond.producer.bad_input import BadInput
 from millpond.producer.formats import Format
-from millpond.providers.catalogue import check_model, read_catalogue
+from millpond.providers.catalogue import ModelRefused, check_model, read_catalogue
 from millpond.run.collector import Collector, answered_lines
 from millpond.run.feeder import Feeder
 from millpond.run.folder import DataFolder, Ended, KeyInUse, read_end
@@ -111,9 +111,32 @@ async def _check_models(source: Source, household: Household, settings: Settings
     own = {}
     if options.model not in models or lines_name_models:
         own = await household.own_models()
-    check = partial(check_model, models, own, options.mode, options.endpoint)
+
+    def check(model: str) -> None:
+        try:
+            check_model(models, own, options.mode, options.endpoint, model)
+        except ModelRefused as refused:
+            raise refused.adding(_way_out(refused)) from None
+
     check(options.model)
     source.writer.check_model = check if lines_name_models else None
+
+
+def _way_out(refused: ModelRefused) -> str:
+    """What whoever runs this can do about a model that is refused."""
+    add = "add it to the file that MILLPOND_MODELS names, or say --model-unchecked"
+    match refused.why:
+        case "unknown":
+            return (
+                f"If the provider has it, {add}; a fine-tuned model: "
+                f"millpond models add {refused.model} --org ORG --base MODEL"
+            )
+        case "base":
+            return f"If the provider has that, {add}"
+        case "mode":
+            return f"With {' or '.join(refused.modes)} access: --mode {refused.modes[0]}"
+        case "endpoint":
+            return ""
 
 
 async def _show_preview(options: Options, household: Household, contents: Contents) -> int:
