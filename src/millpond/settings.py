@@ -109,7 +109,9 @@ class Settings(BaseSettings):
         400 * 86_400, ge=1, description="How long rows of the ledger are kept, and usage by day."
     )
     keep_audit_s: int = Field(
-        400 * 86_400, ge=1, description="How long rows of the audit are kept."
+        400 * 86_400,
+        ge=1,
+        description="How long rows of an audit are kept; about 10,000 at most in each.",
     )
     grace_ms: int = Field(
         30_000, ge=0, le=3_600_000, description="Worker: how long calls may finish at a stop."

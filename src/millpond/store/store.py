@@ -657,14 +657,15 @@ class Store:
         return [read_row(*one) for one in found]
 
     async def trim(self, org: str, *, ledger_ms: int, audit_ms: int) -> None:
-        """What is older leaves the org's ledger and usage, and its audit."""
+        """What is older leaves the org's ledger and usage, its audit, and that of what belongs to
+        no org."""
         partition, redis = self.gateway.partition, self.gateway.redis
         seconds, _ = await self._read(redis.time())  # a row's id begins with the server's time
         ledger = keys.records(partition, org, "ledger")
-        audit = keys.records(partition, org, "audit")
         pipe = redis.pipeline(transaction=False)
         pipe.xtrim(ledger, minid=max(0, seconds * 1_000 - ledger_ms), approximate=False)
-        pipe.xtrim(audit, minid=max(0, seconds * 1_000 - audit_ms), approximate=False)
+        for audit in (keys.records(partition, org, "audit"), keys.audit(partition)):
+            pipe.xtrim(audit, minid=max(0, seconds * 1_000 - audit_ms), approximate=False)
         oldest = (self.gateway.now_ms - ledger_ms) // 86_400_000
         for day in range(oldest - 7, oldest):  # (it is said each hour, if all is well)
             pipe.unlink(keys.usage(partition, org, day))
