@@ -33,10 +33,18 @@ def check_all(dump: Dump, books: Books, now: int, true_ms: float) -> None:
     the_org_knows_who_is_parked(dump)
     the_dead_are_kept(dump, books)
     counts_are_right(dump, books)
+    gaps_in_line_are_counted(dump, books)
     for lane in books.lanes.values():
         flight_of_every_unit_is_counted(dump, books, lane)
         windows_tell_no_less_than_the_provider_may_have_counted(dump, books, lane, now, true_ms)
         turns_are_taken_as_by_the_reference(dump, books, lane)
+
+
+def gaps_in_line_are_counted(dump: Dump, books: Books) -> None:
+    """A flow's places in line are its queued jobs there, and as many gaps as it says."""
+    for id in books.flows:
+        places = dump.get(f"f:{id}:q", [])
+        assert len(places) - number(dump[f"f:{id}"], "gaps") == len(line(dump, id)), id
 
 
 def characters_add_up(dump: Dump, books: Books) -> None:
