@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Producer: what all paths begin with."
     )
     trusted_proxies: str = Field(
-        "", description="Producer: networks, with commas, whose X-Forwarded-* are believed."
+        "",
+        description="Producer: networks, with commas, whose X-Forwarded-For, X-Forwarded-Proto and "
+        "X-Forwarded-Prefix are believed.",
     )
     connections_per_address: int = Field(
         256, ge=1, le=100_000, description="Producer: connections that an address may have."

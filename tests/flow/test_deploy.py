@@ -757,6 +757,15 @@ def test_the_page_lists_every_setting_as_it_describes_itself() -> None:
     assert settings_table() in (ROOT / "docs" / "deploy.md").read_text()
 
 
+def test_the_page_names_the_headers_of_proxies_that_are_read() -> None:
+    source = (ROOT / "producer" / "http" / "address.py").read_text()
+    read = set(re.findall(r"\"(X-Forwarded-\w+)\"", source))
+    row = next(row for row in settings_table().splitlines() if "TRUSTED_PROXIES" in row)
+
+    assert read == {"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Prefix"}
+    assert set(re.findall(r"X-Forwarded-[\w*]+", row)) == read
+
+
 def test_commands_of_the_page_are_there() -> None:
     text = (ROOT / "docs" / "deploy.md").read_text()
     blocks = "\n".join(re.findall(r"```.*?```", text, re.DOTALL))
