@@ -28,7 +28,7 @@ from millpond.simulator.limits import Limits
 from millpond.simulator.provider import Outcome, Provider, Reply, Stream, now_ms, pause
 from millpond.simulator.weather import Weather
 from millpond.simulator.windows import Kind
-from millpond.simulator.wire import Wire, api_key
+from millpond.simulator.wire import Wire, api_key, org_of
 
 HOST = "127.0.0.1"
 BACKLOG = 4_096
@@ -134,7 +134,7 @@ class Desk:
             return _error(404, "404 page not found", route)
         call = Call(
             received_ms=now_ms(),
-            org=api_key(request.headers.get("Authorization")),
+            org=org_of(api_key(request.headers.get("Authorization"))),
             endpoint=route.endpoint,
             attempt=request.headers.get("X-Millpond-Attempt"),
             body_sha256="",
