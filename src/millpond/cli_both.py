@@ -1,5 +1,6 @@
-"""Two commands that ask a server's data or, when told so, the service: events and audit.
+"""Commands that ask a server's data or, when told so, the service: explain, events and audit.
 
+explain [ID]     a job, flow or lane, from the data            job_…       a job of the service
 events [ORG]     the thresholds of the quota, from the data    --follow    the service's stream
 audit [ORG]      who changed what, from the data               --org ORG, --operators, --own
 """
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from millpond import cli_operate
+from millpond import cli_api_jobs, cli_operate
 from millpond.cli_asked import HERE, DataDir, Most, Org
 from millpond.cli_service import (
     AsJson,
@@ -19,12 +20,53 @@ from millpond.cli_service import (
     Service,
     Side,
     Url,
+    is_meant,
     path_of,
     talk,
 )
-from millpond.cli_tell import Told, moment, say_json, say_lines
+from millpond.cli_tell import Told, moment, note, say_json, say_lines
 
 app = typer.Typer()
+
+#: How the id of a job of the service begins.
+_OF_SERVICE = "job_"
+
+
+@app.command()
+def explain(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID",
+            help="A job, a flow or a lane; job_…: of the service, if one is named or runs here. "
+            "[default: every lane of every org]",
+        ),
+    ] = None,
+    url: Url = None,
+    api_key_file: KeyFile = None,
+    data_dir: DataDir = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say why something waits, what is before it, and when it will be answered.
+
+    It is asked of a server's data; a job of the service, of the service.
+    """
+    if name is None or not name.startswith(_OF_SERVICE):
+        _must_not("a job of the service (job_…)", {"--url": url, "--api-key-file": api_key_file})
+        cli_operate.explain(name, data_dir, as_json)
+        return
+    place = Place(url, api_key_file)
+    if url is not None or api_key_file is not None or (data_dir == HERE and is_meant(place)):
+        up = None if data_dir == HERE else data_dir
+        cli_api_jobs.jobs_explain(name, url, api_key_file, up, as_json)
+    try:
+        cli_operate.explain(name, data_dir, as_json)
+    except SystemExit:
+        note(
+            f"a job of the service: millpond jobs explain {name}, with MILLPOND_URL and "
+            "MILLPOND_API_KEY, or in the folder of a `millpond up`"
+        )
+        raise
 
 
 @app.command()

@@ -165,6 +165,13 @@ def find(place: Place) -> "Access":
     return read_access(url, key)
 
 
+def is_meant(place: Place) -> bool:
+    """Whether somebody named a service, or one runs in the folder."""
+    names = _NAMES[place.side]
+    url = place.url or (None if place.data_dir is not None else os.environ.get(names.url))
+    return bool(url) or _is_alive(place.data_dir or UP)
+
+
 def _nothing_here(folder: Path, names: _Names) -> str:
     return (
         f"no service is named, and no `millpond up` runs in {folder}: start one in this folder, or "

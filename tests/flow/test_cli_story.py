@@ -147,6 +147,7 @@ def test_a_job_is_listed_shown_explained_waited_for_and_deleted() -> None:
     assert millpond("jobs", "list", "--state", "failed").stdout.split()[0] == "ID"
     assert f"job {id}: succeeded" in millpond("jobs", "show", id).stdout
     assert f"job {id}: succeeded" in millpond("jobs", "explain", id).stdout
+    assert f"job {id}: succeeded" in millpond("explain", id).stdout
     assert millpond("jobs", "wait", id).stdout.strip() == made["result"]["text"].strip()
     assert "409" in millpond("jobs", "retry", id, code=1).stderr
     assert millpond("jobs", "cancel", id).stdout == f"{id}\tsucceeded\n"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,35 @@ def test_without_a_service_the_way_out_is_told(command: list[str], variables: st
 
     assert (result.exit_code, result.stdout) == (69, "")
     assert f"set {variables}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "named", [["--url", "http://127.0.0.1:1"], "MILLPOND_URL", "millpond up"], ids=str
+)
+def test_a_job_of_the_service_is_explained_by_the_service_that_is_meant(
+    folder: Path, monkeypatch: Patch, named: Any
+) -> None:
+    """(Nobody is there, so it is told who was asked.)"""
+    monkeypatch.setenv("MILLPOND_API_KEY", USER)
+    options = named if isinstance(named, list) else []
+    if named == "MILLPOND_URL":
+        monkeypatch.setenv("MILLPOND_URL", "http://127.0.0.1:1")
+    with up(folder, "http://127.0.0.1:1") if named == "millpond up" else nullcontext():
+        result = invoke("explain", "job_01", *options)
+        of_a_run = invoke("explain", "r1.5")
+
+    assert (result.exit_code, result.stdout) == (69, "")
+    assert result.stderr.startswith("millpond: http://127.0.0.1:1 cannot be reached")
+    assert of_a_run.stderr.startswith("millpond: no run is alive here (.millpond)")
+    assert "jobs explain" not in of_a_run.stderr
+
+
+def test_where_no_service_is_meant_a_jobs_explanation_says_how_it_is_asked() -> None:
+    result = invoke("explain", "job_01")
+
+    assert (result.exit_code, result.stdout) == (69, "")
+    assert "no run is alive here (.millpond)" in result.stderr
+    assert "a job of the service: millpond jobs explain job_01, with MILLPOND_URL" in result.stderr
 
 
 def test_a_service_that_is_not_there_is_69(monkeypatch: Patch) -> None:
@@ -271,6 +300,7 @@ def commands(
 OURS = [
     *("generate", "embed", "classify", "jobs", "usage", "users", "keys", "access"),
     *("orgs", "desk", "operators", "config", "doctor", "completion", "events", "audit", "own"),
+    "explain",
 ]
 
 
