@@ -30,6 +30,7 @@ from millpond.cli_operate import app as operate
 from millpond.cli_orgs import app as orgs
 from millpond.cli_own import app as own
 from millpond.cli_serve import app as servers
+from millpond.cli_tell import say_json
 from millpond.cli_users import app as users
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import parse_limits
@@ -291,14 +292,19 @@ def limits(
     base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="As for run.")] = None,
     data_dir: Annotated[Path, typer.Option(help="As for run.")] = Path(".millpond"),
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Show which limits a run would keep to, and where each is from."""
-    from millpond.run.limits import describe_limits
+    from millpond.run.limits import find_limits
 
     profile = PROFILES[provider]
     url = values.address(base_url, profile.base_url)
     key = values.key(provider, api_key_file, own=base_url is None)
-    for line in describe_limits(provider, mode.value, url, key, data_dir):
+    found = find_limits(provider, mode.value, url, key, data_dir)
+    if as_json:
+        say_json(found.as_json())
+        return
+    for line in found.lines():
         typer.echo(line)
 
 

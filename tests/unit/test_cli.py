@@ -3,6 +3,7 @@
 Nothing of it starts a server, and nothing is written.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,70 @@ def test_help_names_every_option_of_a_run_with_its_default() -> None:
         assert option in result.stdout
     for default in ("256", "200", "120", "default: 5;", "FILE.answers.jsonl", ".millpond"):
         assert default in result.stdout
+
+
+#: Commands that print no data, or data that is no JSON, and why.
+WITHOUT_JSON = {
+    "demo": "a first look, for people; run --json tells the same of a file",
+    "worker": "serves until it is told to stop; what it tells is its log",
+    "scheduler": "serves until it is told to stop; what it tells is its log",
+    "producer": "serves until it is told to stop; what it tells is its log",
+    "simulator": "serves until it is told to stop; its report has --json",
+    "local-model": "serves until it is told to stop",
+    "alive": "tells by its exit code alone",
+    "completion": "a script for a shell",
+}
+
+
+def test_every_command_that_prints_data_can_print_it_as_json() -> None:
+    without = {
+        " ".join(path)
+        for path, command in every_command(get_command(app))
+        if "--json" not in {option for param in command.params for option in param.opts}
+    }
+
+    assert without == set(WITHOUT_JSON)
+
+
+def every_command(
+    command: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Those that do something: of a group, only if it does something by itself."""
+    if not isinstance(command, TyperGroup) or command.invoke_without_command:
+        yield path, command
+    if isinstance(command, TyperGroup):
+        for name, one in command.commands.items():
+            yield from every_command(one, (*path, name))
+
+
+def test_the_limits_of_a_run_are_told_to_programs_by_the_same_keys_always(folder: Path) -> None:
+    cohere = json.loads(invoke("limits", "--json").stdout)
+    (folder / "key").write_text("sk-x")
+    openai = invoke("limits", "--json", "--provider", "openai", "--api-key-file", "key")
+
+    assert cohere == {
+        "provider": "simulator",
+        "mode": "limited",
+        "endpoints": {
+            "generate": {"limits": "60/60s,50000/1d", "from": "profile"},
+            "embed": {"limits": "500/60s,100000/1d", "from": "profile"},
+            "classify": {"limits": "500/60s,100000/1d", "from": "profile"},
+        },
+        "quota": 500_000,
+    }
+    unknown = {"limits": None, "from": None}
+    assert json.loads(openai.stdout) == {
+        "provider": "openai",
+        "mode": "limited",
+        "endpoints": {"generate": unknown, "embed": unknown, "classify": unknown},
+        "quota": None,
+    }
+    assert invoke("limits").stdout.splitlines() == [
+        "generate\t60/60s,50000/1d\tthe profile of simulator, limited access",
+        "embed\t500/60s,100000/1d\tthe profile of simulator, limited access",
+        "classify\t500/60s,100000/1d\tthe profile of simulator, limited access",
+        "quota\t500,000 characters\tfor generate, in all",
+    ]
 
 
 def test_the_commands_of_a_group_name_the_org_in_one_way() -> None:
