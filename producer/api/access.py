@@ -28,8 +28,9 @@ _KNOWN_MS = 1_000
 _ORGS_MOST = 10_000
 _APPLICATIONS_MOST = 100
 HEADER = "Millpond-Access"
-#: What an org may write although it is suspended: a key that got about can always be revoked.
-_ALWAYS = frozenset({"revoke_key"})
+#: What an org may write although it is suspended: a key that got about can always be revoked, and
+#: what was sent can always be taken back.
+_ALWAYS = frozenset({"revoke_key", "cancel_job", "delete_job"})
 
 _mode: ContextVar[str | None] = ContextVar("mode", default=None)
 

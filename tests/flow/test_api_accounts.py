@@ -177,7 +177,7 @@ WITH_KEY = [route for route in (*USERS, *OPERATORS) if route.who is not Who.ANYB
 #: Bodies that are right, so that what is asked for is looked for.
 BODIES = {"change_user": {"suspended": True}}
 #: What a suspended org may write.
-ALWAYS = {"revoke_key"}
+ALWAYS = {"revoke_key", "cancel_job", "delete_job"}
 
 
 def name(route: Route) -> str:

@@ -537,6 +537,24 @@ async def test_said_again_it_is_the_same_although_nothing_new_is_taken(
     assert (status, problem["code"]) == (422, "idempotency_key_reused")
 
 
+async def test_a_suspended_org_cancels_and_deletes_its_jobs(api: Alone) -> None:
+    _, some, _ = await api.ask("POST", "/v1/jobs", [RIVER, RIVER, RIVER])
+    one, other, third = (job["id"] for job in some["data"])
+    await api.ask("POST", f"/v1/jobs/{other}/cancel")
+    await Access(api.store).suspend("acme", by="t", why="unpaid")
+    await asyncio.sleep(1.1)  # seconds; that long an org's state is believed
+    assert (await api.ask("POST", f"/v1/jobs/{other}/retry"))[0] == 403
+
+    status, cancelled, _ = await api.ask("POST", f"/v1/jobs/{one}/cancel")
+    deleted = [(await api.ask("DELETE", f"/v1/jobs/{id}"))[0] for id in (other, third)]
+
+    assert (status, cancelled["state"]) == (200, "cancelled")
+    assert deleted == [204, 204]
+    for id in (other, third):
+        assert (await api.ask("GET", f"/v1/jobs/{id}"))[0] == 404
+        assert not await api.redis.exists(keys.job(PARTITION, id), keys.asked(PARTITION, id))
+
+
 @pytest.mark.parametrize(
     "error", [UnknownPart("job", "x"), StoreUnavailable("gone")], ids=["erased", "store"]
 )
