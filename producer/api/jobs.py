@@ -112,7 +112,7 @@ class Jobs:
                 "GET",
                 "/v1/jobs",
                 self.list_jobs,
-                summary="Jobs of the org, the latest first",
+                summary="Jobs of the org, the latest first; neither result nor reason is told",
                 query=ListQuery,
                 replies={200: Page[JobShape]},
                 **user,
@@ -325,12 +325,12 @@ def _shape(kept: Kept, wall: Wall, *, simulated: bool) -> JobShape:
         "attempts": kept.attempts,
         "cancelling": kept.cancelling and kept.ended_ms is None,
         "again_of": kept.again_of,
+        "simulated": simulated,
     }
     if kept.answer is not None:
         answer = orjson.loads(kept.answer)
         if kept.state is State.SUCCEEDED:
             told["result"] = answer
-            told["simulated"] = simulated
         else:
             told["error"] = answer["error"]
     return JobShape.model_validate(told)

@@ -107,7 +107,8 @@ class Failure(Model):
 
 
 class JobShape(Model):
-    """A job. `reason` and `estimate` are of now, and only of jobs that wait."""
+    """A job. `reason` and `estimate` are of now, and only of jobs that wait. In a list a job
+    is told without them and without its `result` and `error`: look at it by itself."""
 
     id: str
     state: Annotated[State, Field(strict=False)]
@@ -126,7 +127,9 @@ class JobShape(Model):
     again_of: str | None = None
     result: dict[str, Any] | None = None
     error: Failure | None = None
-    simulated: bool = Field(False, description="The answer is made up: no model was asked.")
+    simulated: bool = Field(
+        False, description="The provider is the simulator: answers are made up, no model is asked."
+    )
 
 
 class Accepted(Model):

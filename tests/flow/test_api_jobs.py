@@ -294,6 +294,11 @@ async def test_jobs_are_listed_and_searched_page_by_page(up: Up) -> None:
 
     assert len(ids) == len(set(ids)) == 6
     assert ids == sorted(ids, reverse=True)
+    _, page, _ = await up.ask("GET", "/v1/jobs?search=paged&state=succeeded")
+    for job in page["data"]:
+        assert job["simulated"] is True
+        assert [job[name] for name in ("result", "error", "reason", "estimate")] == [None] * 4
+    assert page["data"]
     _, page, _ = await up.ask("GET", "/v1/jobs?search=paged&endpoint=generate")
     assert page["data"] == []
     status, problem, _ = await up.ask("GET", "/v1/jobs?cursor=made-up")
