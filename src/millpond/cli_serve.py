@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from millpond import cli_values as values
 from millpond.cli_do import do
+from millpond.domain.limit import parse_limits
 from millpond.providers.profile import PROFILES, ProviderName
 
 app = typer.Typer()
@@ -30,6 +32,17 @@ def up(
         typer.Option(help="simulator and local are started with it, unless --base-url."),
     ] = ProviderName.SIMULATOR,
     base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
+    limits: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the org that an empty folder is given, in place of the provider's: "
+            "ENDPOINT=AMOUNT/WINDOW,...;...",
+        ),
+    ] = None,
+    quota: Annotated[
+        str | None,
+        typer.Option(help="And its characters for generate in all, or none."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     slots: Annotated[int, typer.Option(min=1, max=10_000, help="Calls in flight of each.")] = 200,
     as_json: Annotated[
@@ -41,14 +54,29 @@ def up(
     An empty folder is given an org, a user and keys. Until Ctrl-C or SIGTERM.
     """
     from millpond.run.up import UpOptions, go_up
+    from millpond.store.access import Terms
 
-    variable = PROFILES[provider].key_variable
+    profile = PROFILES[provider]
+    named = values.checked("--limits", parse_limits, limits) if limits is not None else {}
+    known = profile.limits["limited"] if profile.limits else {}
+    variable = profile.key_variable
     key = os.environ.get(variable) if variable else None
     if variable and not key:
         typer.echo(f"millpond: set {variable} to the key of the provider", err=True)
         raise typer.Exit(2)
     options = UpOptions(
-        data_dir, host, port, operator_port, provider, base_url, key, workers, slots, as_json
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        operator_port=operator_port,
+        provider=provider,
+        base_url=values.address(base_url, None),
+        key=key,
+        terms=Terms("limited", values.quota(quota, profile.quota["limited"]), {**known, **named}),
+        terms_named=limits is not None or quota is not None,
+        workers=workers,
+        slots=slots,
+        as_json=as_json,
     )
     raise typer.Exit(do(lambda settings: go_up(options, settings)))
 

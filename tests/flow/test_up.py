@@ -18,15 +18,19 @@ from redis.asyncio import Redis
 
 from millpond.domain.account import Role
 from millpond.domain.job import Endpoint
-from millpond.providers.profile import PROFILES, ProviderName
-from millpond.run.seeds import ORG, USER, master_key_of, seed
+from millpond.domain.limit import LIMITED
+from millpond.errors import Refused
+from millpond.run.seeds import ORG, USER, Seeds, master_key_of, seed
+from millpond.run.up import tell
+from millpond.store.access import Terms
 from millpond.store.api_keys import ApiKeys
 from millpond.store.directory import Directory, UnknownUser
 from millpond.store.purge import Purge
 from millpond.store.store import Store
 from millpond.store.vault import Vault
+from rig import simulator
 
-PROFILE = PROFILES[ProviderName.SIMULATOR]
+TERMS = Terms("limited", 500_000, LIMITED)
 
 
 async def secret_of(store: Store, folder: Path) -> str | None:
@@ -39,8 +43,8 @@ async def secret_of(store: Store, folder: Path) -> str | None:
 
 
 async def test_the_seeds_of_a_folder_stay_the_same(store: Store, tmp_path: Path) -> None:
-    first = await seed(store, tmp_path, PROFILE, None)
-    again = await seed(store, tmp_path, PROFILE, None)
+    first = await seed(store, tmp_path, TERMS, None)
+    again = await seed(store, tmp_path, TERMS, None)
 
     assert first == again
     assert (first.org, first.user) == (ORG, USER)
@@ -48,16 +52,16 @@ async def test_the_seeds_of_a_folder_stay_the_same(store: Store, tmp_path: Path)
 
 
 async def test_a_provider_key_stays_unless_one_is_given(store: Store, tmp_path: Path) -> None:
-    await seed(store, tmp_path, PROFILE, None)
+    await seed(store, tmp_path, TERMS, None)
     vault = Vault(store.gateway, master_key_of(tmp_path))
     await vault.keep(ORG, "set by an admin", by="t")
 
-    await seed(store, tmp_path, PROFILE, None)
+    await seed(store, tmp_path, TERMS, None)
     assert await secret_of(store, tmp_path) == "set by an admin"
-    await seed(store, tmp_path, PROFILE, "given to up")
+    await seed(store, tmp_path, TERMS, "given to up")
     assert await secret_of(store, tmp_path) == "given to up"
     await vault.remove(ORG, by="t")
-    await seed(store, tmp_path, PROFILE, None)
+    await seed(store, tmp_path, TERMS, None)
     assert await secret_of(store, tmp_path) is None
 
 
@@ -65,13 +69,13 @@ async def test_a_provider_key_stays_unless_one_is_given(store: Store, tmp_path: 
 async def test_a_user_who_has_gone_is_not_made_again(
     store: Store, tmp_path: Path, how: str
 ) -> None:
-    first = await seed(store, tmp_path, PROFILE, None)
+    first = await seed(store, tmp_path, TERMS, None)
     directory = Directory(store)
     await directory.create_user(ORG, "other", "Other", Role.ADMIN, by="t")
     leave = directory.suspend_user if how == "suspended" else directory.remove_user
     await leave(ORG, USER, by="t")
 
-    again = await seed(store, tmp_path, PROFILE, None)
+    again = await seed(store, tmp_path, TERMS, None)
 
     assert (again.api_key, again.operator_key) == ("", first.operator_key)
     if how == "removed":
@@ -80,16 +84,16 @@ async def test_a_user_who_has_gone_is_not_made_again(
         return
     assert (await directory.user(ORG, USER)).suspended
     await directory.lift_user(ORG, USER, by="t")
-    lifted = await seed(store, tmp_path, PROFILE, None)
+    lifted = await seed(store, tmp_path, TERMS, None)
     assert await ApiKeys(store.gateway, master_key_of(tmp_path)).check(lifted.api_key)
 
 
 async def test_an_org_that_was_erased_is_not_made_again(store: Store, tmp_path: Path) -> None:
-    first = await seed(store, tmp_path, PROFILE, None)
+    first = await seed(store, tmp_path, TERMS, None)
     while not (await Purge(store).step(ORG, "t", "asked to")).done:
         pass
 
-    again = await seed(store, tmp_path, PROFILE, None)
+    again = await seed(store, tmp_path, TERMS, None)
 
     assert (again.api_key, again.operator_key) == ("", first.operator_key)
     assert (await Directory(store).orgs()).entries == ()
@@ -98,20 +102,23 @@ async def test_an_org_that_was_erased_is_not_made_again(store: Store, tmp_path: 
 async def test_a_start_that_was_cut_off_is_finished_by_the_next(
     redis: Redis, store: Store, tmp_path: Path
 ) -> None:
-    limits = (PROFILE.limits or {})["limited"]
-    await Directory(store).create_org(
-        ORG,
-        "Demo",
-        limits={endpoint: limits[endpoint] for endpoint in Endpoint},
-        quota=1,
-        pool="http",
-        by="t",
-    )
+    await Directory(store).create_org(ORG, "Demo", limits=LIMITED, quota=1, pool="http", by="t")
 
-    seeds = await seed(store, tmp_path, PROFILE, None)
+    seeds = await seed(store, tmp_path, TERMS, None)
 
     assert seeds.api_key
     assert (await Directory(store).user(ORG, USER)).role is Role.ADMIN
+
+
+async def test_an_org_is_not_made_without_limits_for_each_endpoint(
+    store: Store, tmp_path: Path
+) -> None:
+    terms = Terms("limited", None, {Endpoint.GENERATE: LIMITED[Endpoint.GENERATE]})
+
+    with pytest.raises(Refused, match="embed, classify: name them with --limits 'embed=60/60s;cl"):
+        await seed(store, tmp_path, terms, None)
+
+    assert (await Directory(store).orgs()).entries == ()
 
 
 # ---- the program
@@ -214,3 +221,65 @@ async def test_with_a_prefix_it_is_asked_where_it_says(tmp_path: Path) -> None:
     assert [org["id"] for org in orgs["data"]] == [ORG]
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.strip()
+
+
+@pytest.mark.slow
+async def test_a_provider_whose_limits_nobody_knows_is_given_some(tmp_path: Path) -> None:
+    limits = "generate=7/60s;embed=8/60s,900/1d;classify=2@once"
+    with simulator(tmp_path) as provider:
+        asked = ("--provider", "openai", "--base-url", provider.url + "/v1")
+        with going_up(
+            tmp_path / "data",
+            *(*asked, "--limits", limits, "--quota", "123456"),
+            OPENAI_API_KEY="sk-x",
+        ) as told:
+            operators = {"url": told["admin_url"]}
+            org = ask(operators, "GET", f"/v1/orgs/{ORG}", key=told["admin_key"])
+            body = {"endpoint": "generate", "prompt": "x", "model": "m", "params": {}}
+            job = ask(told, "POST", "/v1/jobs", body)
+            ended = ask(told, "GET", f"/v1/jobs/{job['id']}?wait=30")
+        with going_up(tmp_path / "data", *asked, "--quota", "none", OPENAI_API_KEY="sk-x") as told:
+            operators = {"url": told["admin_url"]}
+            later = ask(operators, "GET", f"/v1/orgs/{ORG}", key=told["admin_key"])
+
+    assert org["limits"] == {"generate": "7/60s", "embed": "8/60s,900/1d", "classify": "2@once"}
+    assert org["quota"] == later["quota"] == 123_456
+    assert ended["state"] == "succeeded"
+    assert "--limits and --quota are for a new one" in (tmp_path / "told").read_text()
+
+
+# ---- what people are told
+
+SEEDS = Seeds(ORG, USER, "mpk_of_you", "mpo_of_olga")
+LISTENS = {"url": "http://127.0.0.1:8080", "operator_url": "http://127.0.0.1:8081"}
+
+
+def test_keys_are_shown_to_somebody_at_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    tell(Path("data"), SEEDS, LISTENS, as_json=False)
+    told = capsys.readouterr().err
+
+    assert told.count("mpk_of_you") == 2
+    assert "mpo_of_olga" in told
+
+
+def test_keys_do_not_get_into_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(Path("data"), SEEDS, LISTENS, as_json=False)
+    told = capsys.readouterr()
+
+    assert "mpk_" not in told.err
+    assert "mpo_" not in told.err
+    assert "api_key in data/credentials.json" in told.err
+    assert "operator_key in data/credentials.json" in told.err
+    assert "Bearer KEY" in told.err
+    assert told.out == ""
+
+
+def test_who_asks_for_json_is_told_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(Path("data"), SEEDS, LISTENS, as_json=True)
+    told = capsys.readouterr()
+
+    assert json.loads(told.out)["api_key"] == "mpk_of_you"
+    assert told.err == ""

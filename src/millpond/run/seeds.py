@@ -20,8 +20,8 @@ import orjson
 from millpond.domain.account import Role
 from millpond.domain.job import Endpoint
 from millpond.errors import Refused, UnknownPart
-from millpond.providers.profile import Profile
 from millpond.settings import Settings
+from millpond.store.access import Terms
 from millpond.store.api_keys import ApiKeys, UserSuspended
 from millpond.store.directory import Directory, TooMany, UnknownUser
 from millpond.store.purge import Purge
@@ -54,12 +54,12 @@ def master_key_of(folder: Path) -> MasterKeys:
     return masters
 
 
-async def seed(store: Store, folder: Path, profile: Profile, provider_key: str | None) -> Seeds:
-    """The seeds of a folder, made at its first start. `provider_key`: the demo org's own, if one
-    was given."""
+async def seed(store: Store, folder: Path, terms: Terms, provider_key: str | None) -> Seeds:
+    """The seeds of a folder, made at its first start. `terms`: of the org, if it is made;
+    `provider_key`: its own, if one was given."""
     masters = master_key_of(folder)
     api_keys = ApiKeys(store.gateway, masters)
-    if await _has_org(store, profile):
+    if await _has_org(store, terms):
         await _seed_org(store, masters, provider_key)
     known = _read(folder / CREDENTIALS) or Seeds(ORG, USER, "", "")
     seeds = known
@@ -73,7 +73,7 @@ async def seed(store: Store, folder: Path, profile: Profile, provider_key: str |
     return seeds
 
 
-async def _has_org(store: Store, profile: Profile) -> bool:
+async def _has_org(store: Store, terms: Terms) -> bool:
     """Whether the demo org is there. It is made if there never was one."""
     with suppress(UnknownPart):
         await Purge(store).receipt(ORG)
@@ -81,14 +81,18 @@ async def _has_org(store: Store, profile: Profile) -> bool:
     with suppress(UnknownPart):
         await store.org(ORG)
         return True
-    limits = profile.limits or {}
-    if not limits:
-        raise Refused("this provider's limits are not known: name them with --limits")
+    unknown = [endpoint for endpoint in Endpoint if endpoint not in terms.limits]
+    if unknown:
+        raise Refused(
+            f"this provider's limits are not known for {', '.join(unknown)}: name them with "
+            f"--limits '{';'.join(f'{endpoint}=60/60s' for endpoint in unknown)}'"
+        )
     await Directory(store).create_org(
         ORG,
         "Demo",
-        limits={endpoint: limits["limited"][endpoint] for endpoint in Endpoint},
-        quota=profile.quota["limited"],
+        limits=terms.limits,
+        quota=terms.quota,
+        mode=terms.mode,
         pool="http",
         by=_BY,
     )

@@ -12,8 +12,9 @@ key, and an operator's key (run/seeds.py).
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,13 +24,14 @@ import structlog
 
 from millpond.embedded.kept import Child, Deaths
 from millpond.embedded.server import EmbeddedServer
-from millpond.errors import NoServer, Refused, Unavailable, WrongLayout
+from millpond.errors import NoServer, Refused, Unavailable, UnknownPart, WrongLayout
 from millpond.providers.profile import PROFILES, ProviderName
 from millpond.run.family import program, start_logged
 from millpond.run.folder import DataFolder, for_us_alone
 from millpond.run.progress import say
-from millpond.run.seeds import MASTER, Seeds, master_key_of, seed
+from millpond.run.seeds import CREDENTIALS, MASTER, ORG, Seeds, master_key_of, seed
 from millpond.settings import Settings
+from millpond.store.access import Terms
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import AGAIN_S
 from millpond.store.store import Store
@@ -45,7 +47,8 @@ POOL = "http"
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `up` was asked for. `key`: of a real provider, None: it needs none."""
+    """What `up` was asked for. `key`: of a real provider, None: it needs none. `terms`: of the org
+    that is made in an empty folder; `terms_named`: whether the user named any of them."""
 
     data_dir: Path
     host: str
@@ -54,6 +57,8 @@ class UpOptions:
     provider: ProviderName
     base_url: str | None
     key: str | None
+    terms: Terms
+    terms_named: bool
     workers: int
     slots: int
     as_json: bool
@@ -135,8 +140,9 @@ class Up:
     async def _seed(self, store: Store) -> Seeds:
         await _hello(store)
         await store.leave_all()  # the folder is ours alone: workers of an earlier start are dead
-        profile = PROFILES[self._options.provider]
-        return await seed(store, self._folder.path, profile, self._options.key)
+        if self._options.terms_named:
+            await _say_if_made(store)
+        return await seed(store, self._folder.path, self._options.terms, self._options.key)
 
     def _start(
         self, command: str, more: dict[str, str] | None = None, *arguments: str
@@ -220,34 +226,40 @@ async def go_up(options: UpOptions, settings: Settings) -> int:
         folder.close_to_others()
         master_key_of(folder.path)
         async with Up(options, settings, folder) as (seeds, listens):
-            _tell(options, seeds, listens)
+            tell(options.data_dir, seeds, listens, as_json=options.as_json)
             await stop.wait()
             say("stopping …", quiet=options.as_json)
     return 0
 
 
-def _tell(options: UpOptions, seeds: Seeds, listens: dict[str, str]) -> None:
+def tell(folder: Path, seeds: Seeds, listens: dict[str, str], *, as_json: bool) -> None:
+    """Where it listens, and the keys; where stderr is no terminal it is kept, so then it has no
+    key."""
     url = listens["url"]
-    told = {
-        "url": url,
-        "api_key": seeds.api_key or None,
-        "admin_url": listens["operator_url"],
-        "admin_key": seeds.operator_key,
-        "org": seeds.org,
-    }
-    if options.as_json:
+    if as_json:
+        told = {
+            "url": url,
+            "api_key": seeds.api_key or None,
+            "admin_url": listens["operator_url"],
+            "admin_key": seeds.operator_key,
+            "org": seeds.org,
+        }
         print(orjson.dumps(told).decode(), flush=True)
         return
-    key = seeds.api_key or "none: the user is suspended or removed; operators make another"
+    open_to_view, kept = sys.stderr.isatty(), folder / CREDENTIALS
+    key = seeds.api_key if open_to_view else f"api_key in {kept}"
+    if not seeds.api_key:
+        key = "none: the user is suspended or removed; operators make another"
+    operator_key = seeds.operator_key if open_to_view else f"operator_key in {kept}"
     say(
-        f"""millpond is up. Its data is in {options.data_dir}; Ctrl-C stops it.
+        f"""millpond is up. Its data is in {folder}; Ctrl-C stops it.
 
   API          {url}   (documentation: {url}/docs)
   key          {key}   (org {seeds.org}, user {seeds.user})
   operators    {listens["operator_url"]}
-  key          {seeds.operator_key}
+  key          {operator_key}
 
-  curl -s {url}/v1/jobs -H 'Authorization: Bearer {seeds.api_key or "KEY"}' \\
+  curl -s {url}/v1/jobs -H 'Authorization: Bearer {(open_to_view and seeds.api_key) or "KEY"}' \\
     -H 'Content-Type: application/json' -d '{{"endpoint":"generate","prompt":"Name a river."}}'
 """,
         quiet=False,
@@ -267,6 +279,16 @@ async def _hello(store: Store) -> None:
                     await asyncio.sleep(AGAIN_S)
     except TimeoutError:
         raise NoServer(f"the embedded server does not answer: {reason}") from None
+
+
+async def _say_if_made(store: Store) -> None:
+    with suppress(UnknownPart):
+        await store.org(ORG)
+        say(
+            f"the org {ORG} was made at an earlier start and stays as it is: --limits and --quota "
+            f"are for a new one; `millpond orgs limits {ORG}` changes them",
+            quiet=False,
+        )
 
 
 async def _registered(store: Store) -> None:
