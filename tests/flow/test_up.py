@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from millpond.domain.account import Role
 from millpond.domain.job import Endpoint
 from millpond.domain.limit import LIMITED
 from millpond.errors import Refused
+from millpond.providers.profile import ProviderName
+from millpond.run.folder import DataFolder
 from millpond.run.seeds import ORG, USER, Seeds, master_key_of, seed
-from millpond.run.up import tell
+from millpond.run.up import SAID_OTHERWISE, Up, UpOptions, handed_on, tell
+from millpond.settings import Settings, read_settings
 from millpond.store.access import Terms
 from millpond.store.api_keys import ApiKeys
 from millpond.store.directory import Directory, UnknownUser
@@ -283,3 +286,75 @@ def test_who_asks_for_json_is_told_the_keys(capsys: pytest.CaptureFixture[str]) 
 
     assert json.loads(told.out)["api_key"] == "mpk_of_you"
     assert told.err == ""
+
+
+# ---- settings
+
+#: A value for each that is no default.
+SET: dict[str, Any] = {
+    "ephemeral": True,
+    "partition": "p7",
+    "log_level": "INFO",
+    "queue_url": "redis://q",
+    "timeout_ms": 7_000,
+    "lease_ms": 7_001,
+    "models": Path("/models.toml"),
+    "path_prefix": "/mp",
+    "trusted_proxies": "10.0.0.0/8",
+    "connections_per_address": 7,
+    "waiting_bytes": 2**21,
+    "waiting_bytes_per_org": 2**22,
+    "kept_bytes": 2**23,
+    "kept_bytes_per_org": 2**24,
+    "drain_most_s": 70,
+    "keep_answers_s": 71,
+    "keep_ledger_s": 72,
+    "keep_audit_s": 73,
+    "grace_ms": 74,
+}
+
+
+def test_each_setting_is_handed_on_or_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(SET) | set(SAID_OTHERWISE) == set(Settings.model_fields)
+    assert not set(SET) & set(SAID_OTHERWISE)
+
+    monkeypatch.setattr("os.environ", handed_on(Settings(**SET)))
+    got = read_settings()
+
+    for name, value in SET.items():
+        assert getattr(got, name) == value != Settings.model_fields[name].get_default(), name
+
+
+async def test_every_child_is_given_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Mapping[str, str]] = {}
+
+    async def start(command: list[str], _: Path, settings: Mapping[str, str]) -> None:
+        given[command[3]] = settings
+        (tmp_path / "producer.ready").write_text("{}")
+
+    monkeypatch.setattr("millpond.run.up.start_logged", start)
+    settings = Settings(**SET)
+    options = UpOptions(
+        data_dir=tmp_path,
+        host="127.0.0.1",
+        port=0,
+        operator_port=0,
+        provider=ProviderName.SIMULATOR,
+        base_url=None,
+        key=None,
+        terms=TERMS,
+        terms_named=False,
+        workers=1,
+        slots=1,
+        as_json=True,
+    )
+    up = Up(options, settings, DataFolder(tmp_path))
+    await up._start("scheduler")(0)
+    await up._start("worker", up._worker())(0)
+    await up._start_producer(0)
+
+    assert set(given) == {"scheduler", "worker", "producer"}
+    for of_child in given.values():
+        assert of_child.items() >= handed_on(settings).items()

@@ -30,7 +30,7 @@ from millpond.run.family import program, start_logged
 from millpond.run.folder import DataFolder, for_us_alone
 from millpond.run.progress import say
 from millpond.run.seeds import CREDENTIALS, MASTER, ORG, Seeds, master_key_of, seed
-from millpond.settings import Settings
+from millpond.settings import PREFIX, Settings
 from millpond.store.access import Terms
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import AGAIN_S
@@ -43,6 +43,22 @@ _STOP_S = 10
 #: The simulator's own limits: ours are what holds.
 _SIMULATED = "generate=100000/60s;embed=100000/60s;classify=100000/60s"
 POOL = "http"
+#: Settings that children are not given as they are, and what says it to `up`.
+SAID_OTHERWISE = {
+    "redis_url": "it brings its own server",
+    "master_key": f"{MASTER} in the data folder holds it",
+    "master_key_file": f"{MASTER} in the data folder is the file",
+    "provider": "--provider says it",
+    "base_url": "--base-url says it",
+    "provider_key": "the key is where `millpond run` looks for it",
+    "pool": f"it is {POOL}",
+    "processes": "--workers says it",
+    "slots": "--slots says it",
+    "worker": "each start of a worker makes up a name",
+    "at_work": "it is of one worker",
+    "listen": "--host and --port say it",
+    "operator_listen": "--operator-port says it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +165,12 @@ class Up:
     ) -> Callable[[int], Awaitable[asyncio.subprocess.Process]]:
         async def start(_: int) -> asyncio.subprocess.Process:
             settings = {
+                **handed_on(self._settings),
                 "MILLPOND_REDIS_URL": self._url,
-                "MILLPOND_PARTITION": self._settings.partition,
-                "MILLPOND_LOG_LEVEL": self._settings.log_level,
                 "MILLPOND_MASTER_KEY_FILE": str(self._folder.path / MASTER),
                 "MILLPOND_PROVIDER": self._options.provider,
-                "MILLPOND_KEEP_ANSWERS_S": str(self._settings.keep_answers_s),
                 **(more or {}),
             }
-            if self._settings.models is not None:
-                settings["MILLPOND_MODELS"] = str(self._settings.models)
             return await start_logged(program(command, *arguments), self._log, settings)
 
         return start
@@ -169,9 +181,6 @@ class Up:
             "MILLPOND_PROCESSES": str(self._options.workers),
             "MILLPOND_SLOTS": str(self._options.slots),
             "MILLPOND_POOL": POOL,
-            "MILLPOND_TIMEOUT_MS": str(self._settings.timeout_ms),
-            "MILLPOND_LEASE_MS": str(self._settings.lease_ms),
-            "MILLPOND_GRACE_MS": str(self._settings.grace_ms),
             # Of the simulator, which takes any: for orgs that have no key of their own.
             "MILLPOND_PROVIDER_KEY": "nobody" if self._own_provider else "",
         }
@@ -202,9 +211,7 @@ class Up:
             ports = [urlsplit(self._listens[name]).port or 0 for name in ("url", "operator_url")]
         listen, operators = (f"{options.host}:{ports[0]}", f"127.0.0.1:{ports[1]}")
         more = {"MILLPOND_LISTEN": listen, "MILLPOND_OPERATOR_LISTEN": operators}
-        begin = self._start(
-            "producer", {**_http(self._settings), **more}, "--ready-file", str(ready)
-        )
+        begin = self._start("producer", more, "--ready-file", str(ready))
         process = await begin(number)
         self._listens = orjson.loads(await _read_when_there(ready, process, "the producer"))
         return process
@@ -221,6 +228,8 @@ async def go_up(options: UpOptions, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    for name in sorted(settings.model_fields_set & SAID_OTHERWISE.keys()):
+        say(f"up does not read {PREFIX}{name.upper()}: {SAID_OTHERWISE[name]}", quiet=False)
     say("starting …", quiet=options.as_json)
     with for_us_alone(), DataFolder(options.data_dir) as folder:
         folder.close_to_others()
@@ -317,15 +326,10 @@ async def _read_when_there(ready: Path, process: asyncio.subprocess.Process, wha
     return ready.read_bytes()
 
 
-def _http(settings: Settings) -> dict[str, str]:
-    """What the producer is told of how it listens, as we were."""
+def handed_on(settings: Settings) -> dict[str, str]:
+    """Our settings, as children are told them; each reads what it needs."""
     return {
-        "MILLPOND_PATH_PREFIX": settings.path_prefix,
-        "MILLPOND_TRUSTED_PROXIES": settings.trusted_proxies,
-        "MILLPOND_CONNECTIONS_PER_ADDRESS": str(settings.connections_per_address),
-        "MILLPOND_WAITING_BYTES": str(settings.waiting_bytes),
-        "MILLPOND_WAITING_BYTES_PER_ORG": str(settings.waiting_bytes_per_org),
-        "MILLPOND_KEPT_BYTES": str(settings.kept_bytes),
-        "MILLPOND_KEPT_BYTES_PER_ORG": str(settings.kept_bytes_per_org),
-        "MILLPOND_DRAIN_MOST_S": str(settings.drain_most_s),
+        PREFIX + name.upper(): str(value)
+        for name, value in settings
+        if name not in SAID_OTHERWISE and value is not None
     }
