@@ -312,12 +312,12 @@ async def service(place: Place) -> Check:
 
 
 async def _with_key(place: Place, url: str) -> Check:
-    from millpond.cli_service import ask_once
+    from millpond.cli_service import ask_once, told_here
 
     try:
         me = await ask_once(place, "/v1/users/me")
     except MillpondError as error:
-        return fail("service", f"{url} is ready, but: {error}", "use another key")
+        return fail("service", f"{url} is ready, but: {told_here(error)}", "use another key")
     return ok("service", f"{url} is ready; the key is of {me['id']}, {me['role']} of {me['org']}")
 
 

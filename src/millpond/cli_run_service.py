@@ -24,7 +24,7 @@ import orjson
 import typer
 
 from millpond.cli_do import do
-from millpond.cli_service import Place, Service, end, exit_code, find
+from millpond.cli_service import Place, Service, end, exit_code, find, told_here
 from millpond.cli_tell import Told, note
 from millpond.client import AsyncClient, Job, JobRequest, Result
 from millpond.client.access import Access
@@ -172,7 +172,7 @@ class _Run:
                 async with self._watching(shown):
                     await self._ask_all()
             except ClientError as error:
-                note(f"millpond: {error}")
+                note(f"millpond: {told_here(error)}")
                 self.code = exit_code(error)
                 return End.NO_SERVER
             except asyncio.CancelledError:

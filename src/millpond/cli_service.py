@@ -316,7 +316,7 @@ def talk(place: Place, work: Callable[[Service], Awaitable[int | None]]) -> NoRe
     try:
         code = asyncio.run(_talk(place, work))
     except MillpondError as error:
-        end(error)
+        end(error, place.side)
     raise typer.Exit(code or 0)
 
 
@@ -342,10 +342,24 @@ async def ask_once(place: Place, path: str) -> Told:
     return told
 
 
-def end(error: MillpondError) -> NoReturn:
+def end(error: MillpondError, side: Side = Side.USER) -> NoReturn:
     """Tell an error, and end with its code."""
-    note(f"millpond: {error}")
+    note(f"millpond: {told_here(error, side)}")
     raise typer.Exit(exit_code(error)) from None
+
+
+def told_here(error: MillpondError, side: Side = Side.USER) -> str:
+    """An error in the words of the command line: where a key is from, not how HTTP carries it."""
+    from millpond.client.errors import Unauthorized
+
+    if not isinstance(error, Unauthorized):
+        return str(error)
+    names = _NAMES[side]
+    request = f", request {error.request_id}" if error.request_id else ""
+    return (
+        f"the key is mistyped, revoked or too old: set {names.key}, or name a file that holds a "
+        f"good one with {names.key_option} [{error.status} {error.code}{request}]"
+    )
 
 
 def exit_code(error: MillpondError) -> int:

@@ -215,6 +215,10 @@ def test_a_users_own_key_works_until_it_is_revoked(tmp_path: Path) -> None:
     id = key.split("_")[1]
     assert millpond("keys", "revoke", id).stdout == ""
     assert "revoked" in millpond("keys", "list", "--user", "ben").stdout
+    (tmp_path / "nobodys").write_text(key[:17] + "x" * (len(key) - 18))
+    refused = millpond("usage", "--api-key-file", str(tmp_path / "nobodys"), code=77).stderr
+    assert "set MILLPOND_API_KEY, or name a file that holds a good one" in refused
+    assert "Bearer" not in refused
     removed = millpond("users", "remove", "ben", "--content", "--json").stdout
     assert json.loads(removed) == {"id": "ben", "removed": True, "erased": 0}
 

@@ -19,7 +19,17 @@ from typer.testing import CliRunner, Result
 from millpond import cli_doctor as doctor
 from millpond.cli import app
 from millpond.cli_config import read, unknown
-from millpond.cli_service import VARIABLES, NoKey, NoService, Place, Side, exit_code, find, path_of
+from millpond.cli_service import (
+    VARIABLES,
+    NoKey,
+    NoService,
+    Place,
+    Side,
+    exit_code,
+    find,
+    path_of,
+    told_here,
+)
 from millpond.cli_tell import plain, table
 from millpond.client.errors import ConnectionFailed, JobTimeout, api_error
 from millpond.settings import Settings, read_settings
@@ -192,6 +202,27 @@ def test_a_service_that_is_not_there_is_69(monkeypatch: Patch) -> None:
 )
 def test_each_error_has_its_exit_code(error: Any, code: int) -> None:
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("side", "names"),
+    [
+        (Side.USER, "set MILLPOND_API_KEY, or name a file that holds a good one with --api-key"),
+        (
+            Side.OPERATOR,
+            "set MILLPOND_OPERATOR_KEY, or name a file that holds a good one with --op",
+        ),
+    ],
+)
+def test_a_key_that_is_refused_is_told_by_where_it_is_from(side: Side, names: str) -> None:
+    told = {"code": "unauthorized", "title": "No valid key", "detail": "Send a key that holds: …"}
+    error = api_error(401, told, reason="", request_id="r1", retry_after_s=None)
+
+    text = told_here(error, side)
+
+    assert names in text
+    assert text.endswith("[401 unauthorized, request r1]")
+    assert "Send" not in text
 
 
 def test_names_in_paths_lead_nowhere_else() -> None:
