@@ -17,7 +17,7 @@ _DETAIL_MOST = 300
 
 def wrongs(error: ValidationError, value: Any, *, where: str | None = None) -> list[Wrong]:
     """pydantic's errors about `value`. Names of union branches are left out of the places, and so
-    is what a branch says that wants another type than one that looked inside."""
+    is what a branch says that wants another type than one that had more to say."""
     found: dict[tuple[str, str], Wrong] = {}
     types: set[tuple[str, str]] = set()
     for each in error.errors(include_url=False, include_input=False):
@@ -31,8 +31,9 @@ def wrongs(error: ValidationError, value: Any, *, where: str | None = None) -> l
             types.add((at, detail))
         if len(found) > ERRORS_MOST:
             break
-    entered = {at[:end] for at, _ in found for end, letter in enumerate(at) if letter == "/"}
-    return [told for key, told in found.items() if key not in types or key[0] not in entered]
+    taken = {at[:end] for at, _ in found for end, letter in enumerate(at) if letter == "/"}
+    taken |= {at for at, detail in found if (at, detail) not in types}
+    return [told for key, told in found.items() if key not in types or key[0] not in taken]
 
 
 def _detail(each: Any) -> str:
@@ -41,6 +42,8 @@ def _detail(each: Any) -> str:
             return "there is no such field"
         case "missing":
             return "it is required"
+        case "too_short" | "too_long":
+            return str(each["msg"]).replace(" after validation", "")
         case _:
             return str(each["msg"]).removeprefix("Value error, ")[:_DETAIL_MOST]
 

@@ -487,6 +487,22 @@ async def test_a_moment_that_is_too_far_is_refused_by_its_field(
     assert len((await api.ask("GET", "/v1/jobs"))[1]["data"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("many", "detail"),
+    [
+        (0, "List should have at least 1 item, not 0"),
+        (501, "List should have at most 500 items, not 501"),
+    ],
+)
+async def test_a_list_that_is_too_short_or_too_long_is_refused_as_a_list(
+    api: Alone, many: int, detail: str
+) -> None:
+    status, problem, _ = await api.ask("POST", "/v1/jobs", [RIVER] * many)
+
+    assert status == 422
+    assert problem["errors"] == [{"pointer": "", "detail": detail}]
+
+
 async def fill(api: Alone) -> None:
     """The org has no room for anything more, as far as can be seen."""
     await api.redis.hset(keys.org(PARTITION, "acme"), "bytes", str(64 * 2**20))  # type: ignore[misc]
