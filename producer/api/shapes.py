@@ -1,9 +1,18 @@
 """What the jobs API takes and tells."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, RootModel, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    RootModel,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from millpond.domain.job import Endpoint, State
 from millpond.producer.http.strict_json import JsonObject
@@ -18,7 +27,22 @@ METADATA_MOST = 16
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MOST)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-When = Annotated[AwareDatetime, Field(strict=False)]
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def _rfc3339(told: object) -> object:
+    """pydantic would take seconds since 1970 as well, and days without a time."""
+    if not isinstance(told, str | datetime) or (
+        isinstance(told, str) and not _RFC3339.fullmatch(told)
+    ):
+        raise ValueError("it must be a text as RFC 3339 has it, as 2026-01-31T12:00:00Z")
+    return told
+
+
+When = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
 Metadata = Annotated[
     dict[Name, Annotated[str, StringConstraints(max_length=512)]],
     Field(max_length=METADATA_MOST, description="Your own words, kept with the job."),
@@ -64,6 +88,16 @@ class JobAsked(Model):
     idempotency: Annotated[str, StringConstraints(pattern=r"^[!#-~]{1,255}$")] | None = Field(
         None, description="Submitted again with the same key, it is the same job; for a day."
     )
+
+    @field_validator("not_before")
+    @classmethod
+    def _is_before_the_deadline(
+        cls, not_before: datetime | None, info: ValidationInfo
+    ) -> datetime | None:
+        deadline = info.data.get("deadline")
+        if not_before is not None and deadline is not None and deadline <= not_before:
+            raise ValueError("the deadline is not after it: the job could never go")
+        return not_before
 
 
 JobsAsked = JobAsked | Annotated[list[JobAsked], Field(min_length=1, max_length=LIST_MOST)]

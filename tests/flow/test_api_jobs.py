@@ -183,6 +183,10 @@ async def test_a_list_is_taken_whole_or_not_at_all(up: Up) -> None:
         ({**RIVER, "class": "urgent"}, "/class"),
         ({**RIVER, "deadline": "2020-01-01T00:00:00Z"}, "/deadline"),
         ({**RIVER, "deadline": "tomorrow"}, "/deadline"),
+        ({**RIVER, "deadline": 1795555555}, "/deadline"),
+        ({**RIVER, "deadline": "1795555555"}, "/deadline"),
+        ({**RIVER, "not_before": 1795555555}, "/not_before"),
+        ({**RIVER, "not_before": "2026-11-24"}, "/not_before"),
         ({**RIVER, "metadata": {"a": 1}}, "/metadata/a"),
         ({**RIVER, "on_unknown": "guess"}, "/on_unknown"),
         ({**RIVER, "color": "blue"}, "/color"),
@@ -229,11 +233,14 @@ async def test_a_job_waits_for_its_time_says_why_and_can_be_cancelled(up: Up) ->
 
 
 async def test_a_job_that_passed_its_deadline_has_expired(up: Up) -> None:
-    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    one = {"endpoint": "classify", "text": "good", "examples": EXAMPLES}
+    limits = {"limits": {"classify": "1/60s"}}
+    assert (await up.ask("PUT", "/v1/limits/per-user", limits))[0] == 200
+    await up.ask("POST", "/v1/jobs", one)
 
-    job = await up.answered({**RIVER, "not_before": later, "deadline": soon})
+    job = await up.answered({**one, "deadline": in_(seconds=1)})
 
+    await up.ask("PUT", "/v1/limits/per-user", {"limits": {"classify": None}})
     assert job["state"] == "expired"
 
 
@@ -501,6 +508,18 @@ async def test_a_list_that_is_too_short_or_too_long_is_refused_as_a_list(
 
     assert status == 422
     assert problem["errors"] == [{"pointer": "", "detail": detail}]
+
+
+async def test_a_deadline_is_after_the_moment_that_a_job_waits_for(api: Alone) -> None:
+    moment = in_(hours=1)
+    asked = {**RIVER, "not_before": moment}
+    for deadline in (moment, in_(minutes=30)):
+        status, problem, _ = await api.ask("POST", "/v1/jobs", {**asked, "deadline": deadline})
+
+        assert status == 422
+        detail = "the deadline is not after it: the job could never go"
+        assert problem["errors"] == [{"pointer": "/not_before", "detail": detail}]
+    assert (await api.ask("POST", "/v1/jobs", {**asked, "deadline": in_(hours=2)}))[0] == 202
 
 
 async def fill(api: Alone) -> None:
