@@ -1,7 +1,7 @@
 """The command line. Data goes to stdout, everything else to stderr.
 
 Exit codes: 0 all answered, 3 ended with error rows, 2 usage, 69 no server, 75 quota spent,
-77 key refused, 130 interrupted, 1 anything else.
+77 key refused, 130 interrupted, 141 nobody reads what is printed, 1 anything else.
 """
 
 import sys
@@ -22,7 +22,7 @@ from millpond.cli_both import app as both
 from millpond.cli_config import app as config
 from millpond.cli_config import ready_to_complete
 from millpond.cli_desk import app as desk
-from millpond.cli_do import do
+from millpond.cli_do import Whole, do
 from millpond.cli_jobs import app as jobs
 from millpond.cli_keys import app as keys
 from millpond.cli_models import app as models
@@ -40,6 +40,7 @@ from millpond.run.options import Options
 from millpond.simulator.commands import app as simulator
 
 app = typer.Typer(
+    cls=Whole,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

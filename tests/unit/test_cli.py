@@ -4,6 +4,9 @@ Nothing of it starts a server, and nothing is written.
 """
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +245,45 @@ def test_help_names_every_option_of_a_run_with_its_default() -> None:
         assert option in result.stdout
     for default in ("256", "200", "120", "default: 5;", "FILE.answers.jsonl", ".millpond"):
         assert default in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["models"],
+        ["config", "show"],
+        ["limits", "--json"],
+        ["completion", "bash"],
+        ["run", "q.jsonl", "--dry-run", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_output_that_nobody_reads_any_more_ends_without_a_word(
+    folder: Path, words: list[str]
+) -> None:
+    """As `millpond … | head` has it, once head has seen enough."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as nobody:
+        ended = subprocess.run(
+            [sys.executable, "-m", "millpond", *words],
+            cwd=folder,
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+
+    assert ended.returncode == 141
+    assert "Broken pipe" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("words", [["run", "q.jsonl", "--mode", "boss"], ["limits", "--mode", "x"]])
+def test_a_choice_that_is_none_is_refused_in_our_words(folder: Path, words: list[str]) -> None:
+    told = refused(folder, *words)
+
+    assert f"Invalid value for '--mode': '{words[-1]}' is not one of 'limited', 'full'" in told
 
 
 #: Commands that print no data, or data that is no JSON, and why.
