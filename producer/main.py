@@ -5,6 +5,7 @@ client ◀─ ?wait=60 ─── Waiting ◀──── done ───── st
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -52,7 +53,7 @@ from millpond.producer.meters import StoreMeters
 from millpond.producer.waiting import Waiting
 from millpond.providers.catalogue import read_catalogue
 from millpond.providers.profile import PROFILES, ProviderName, adapter
-from millpond.settings import Settings
+from millpond.settings import PREFIX, Settings
 from millpond.store.api_keys import ApiKeys, KeyChecker
 from millpond.store.gateway import Gateway, connect
 from millpond.store.patience import hello_until
@@ -108,12 +109,9 @@ async def main(settings: Settings, ready: Path | None = None) -> None:
         await hello_until(stop, store, ephemeral=settings.ephemeral)
         if stop.is_set():
             return
-        prefix = settings.path_prefix
         told = {
-            "url": await _serve(exits, settings.listen, service.users(), prefix),
-            "operator_url": await _serve(
-                exits, settings.operator_listen, service.operators(), prefix
-            ),
+            "url": await _serve(exits, settings, "listen", service.users()),
+            "operator_url": await _serve(exits, settings, "operator_listen", service.operators()),
         }
         if ready is not None:
             _write(ready, orjson.dumps(told))
@@ -249,8 +247,11 @@ def _http(settings: Settings) -> HttpSettings:
     )
 
 
-async def _serve(exits: AsyncExitStack, address: str, app: web.Application, prefix: str) -> str:
-    """Listen as an address says; where it can be asked."""
+async def _serve(
+    exits: AsyncExitStack, settings: Settings, setting: str, app: web.Application
+) -> str:
+    """Listen as a setting says; where it can be asked."""
+    address: str = getattr(settings, setting)
     where: dict[str, Any]
     if address.startswith("unix:"):
         where = {"path": address.removeprefix("unix:")}
@@ -260,11 +261,21 @@ async def _serve(exits: AsyncExitStack, address: str, app: web.Application, pref
     try:
         listener: Listener = await exits.enter_async_context(serve(app, **where))
     except OSError as error:
-        raise Refused(f"cannot listen at {address}: {error.strerror or error}") from None
+        raise Refused(
+            f"cannot listen at {address}: {_reason(error)}; "
+            f"name another with {PREFIX}{setting.upper()}"
+        ) from None
     if "path" in where:
         return address
     host = address.rpartition(":")[0] or "127.0.0.1"
-    return f"http://{host}:{listener.port}{prefix}"
+    return f"http://{host}:{listener.port}{settings.path_prefix}"
+
+
+def _reason(error: OSError) -> str:
+    """asyncio tells the address once more, and the reason after that."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)  # of the name of a host
 
 
 def _write(ready: Path, text: bytes) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -249,6 +250,45 @@ async def test_a_provider_whose_limits_nobody_knows_is_given_some(tmp_path: Path
     assert org["quota"] == later["quota"] == 123_456
     assert ended["state"] == "succeeded"
     assert "--limits and --quota are for a new one" in (tmp_path / "told").read_text()
+
+
+def refused(*options: str | Path) -> tuple[int, str]:
+    """How an `up` ends that cannot begin, and the last line it writes."""
+    ended = subprocess.run(command("up", *options), capture_output=True, text=True, timeout=60)
+    return ended.returncode, ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [("--port", "--host and --port"), ("--operator-port", "--operator-port")],
+)
+def test_a_port_that_is_taken_is_told_with_its_option(
+    tmp_path: Path, option: str, named: str
+) -> None:
+    ports = {"--port": "0", "--operator-port": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = ports[option] = str(other.getsockname()[1])
+        code, told = refused(
+            *("--data-dir", tmp_path / "data"), *(part for one in ports.items() for part in one)
+        )
+
+    assert code == 1
+    assert told == (
+        f"millpond: the producer ended at its start: cannot listen at 127.0.0.1:{port}: "
+        f"address already in use; name another with {named}"
+    )
+
+
+def test_a_folder_in_use_is_told_in_words_that_fit_up(tmp_path: Path) -> None:
+    with DataFolder(tmp_path):
+        code, told = refused("--data-dir", tmp_path)
+
+    assert code == 1
+    assert told == (
+        f"millpond: another millpond is at work in {tmp_path}; stop it, or give this one a folder "
+        "of its own with --data-dir, and ports with --port and --operator-port"
+    )
 
 
 # ---- what people are told

@@ -42,6 +42,13 @@ class UnusableFolder(Refused):
     code = "unusable_folder"
 
 
+_IN_USE = (
+    "another run is at work in {path}; wait for it, or give this one a folder of its own with "
+    "--data-dir. (Runs with one key then need one server, so that they share its limits: set "
+    "MILLPOND_REDIS_URL for both)"
+)
+
+
 @contextmanager
 def for_us_alone() -> Iterator[None]:
     """Nobody else can read what is made in the block, by us or by the programs we start."""
@@ -53,10 +60,14 @@ def for_us_alone() -> Iterator[None]:
 
 
 class DataFolder:
-    """A data folder that is ours while the block lasts. One that is new is closed to others."""
+    """A data folder that is ours while the block lasts. One that is new is closed to others.
 
-    def __init__(self, path: Path) -> None:
+    `in_use`: what is said if it is somebody else's.
+    """
+
+    def __init__(self, path: Path, *, in_use: str = _IN_USE) -> None:
         self.path = path
+        self._in_use = in_use
         self._lock: BufferedRandom | None = None
         self.id = ""
 
@@ -73,11 +84,7 @@ class DataFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise FolderInUse(
-                f"another run is at work in {self.path}; wait for it, or give this one a folder "
-                "of its own with --data-dir. (Runs with one key then need one server, so that they "
-                "share its limits: set MILLPOND_REDIS_URL for both)"
-            ) from None
+            raise FolderInUse(self._in_use.format(path=self.path)) from None
         self._lock = lock
         self.id = self._read_id()
         return self

@@ -43,6 +43,14 @@ _STOP_S = 10
 #: The simulator's own limits: ours are what holds.
 _SIMULATED = "generate=100000/60s;embed=100000/60s;classify=100000/60s"
 POOL = "http"
+_IN_USE = (
+    "another millpond is at work in {path}; stop it, or give this one a folder of its own with "
+    "--data-dir, and ports with --port and --operator-port"
+)
+#: How our programs begin what they say as they end.
+_SAYS = "millpond: "
+#: What says the producer's settings here.
+_OPTIONS = {"MILLPOND_OPERATOR_LISTEN": "--operator-port", "MILLPOND_LISTEN": "--host and --port"}
 #: Settings that children are not given as they are, and what says it to `up`.
 SAID_OTHERWISE = {
     "redis_url": "it brings its own server",
@@ -189,6 +197,7 @@ class Up:
         """On the same port each time, so that workers find it again."""
         ready = self._folder.path / "provider.ready"
         ready.unlink(missing_ok=True)
+        logged = _size(self._log)
         port = urlsplit(self._base_url).port if number else 0
         command = ["local-model"]
         if self._options.provider is ProviderName.SIMULATOR:
@@ -198,13 +207,15 @@ class Up:
         process = await start_logged(
             program(*command, "--port", str(port), "--ready-file", str(ready)), self._log, {}
         )
-        self._base_url = (await _read_when_there(ready, process, "the provider")).decode().strip()
+        told = await _read_when_there(ready, process, "the provider", logged)
+        self._base_url = told.decode().strip()
         return process
 
     async def _start_producer(self, number: int) -> asyncio.subprocess.Process:
         """At the same addresses each time."""
         ready = self._folder.path / "producer.ready"
         ready.unlink(missing_ok=True)
+        logged = _size(self._log)
         options = self._options
         ports = [options.port, options.operator_port]
         if number:
@@ -213,7 +224,8 @@ class Up:
         more = {"MILLPOND_LISTEN": listen, "MILLPOND_OPERATOR_LISTEN": operators}
         begin = self._start("producer", more, "--ready-file", str(ready))
         process = await begin(number)
-        self._listens = orjson.loads(await _read_when_there(ready, process, "the producer"))
+        told = await _read_when_there(ready, process, "the producer", logged)
+        self._listens = orjson.loads(told)
         return process
 
 
@@ -231,7 +243,7 @@ async def go_up(options: UpOptions, settings: Settings) -> int:
     for name in sorted(settings.model_fields_set & SAID_OTHERWISE.keys()):
         say(f"up does not read {PREFIX}{name.upper()}: {SAID_OTHERWISE[name]}", quiet=False)
     say("starting …", quiet=options.as_json)
-    with for_us_alone(), DataFolder(options.data_dir) as folder:
+    with for_us_alone(), DataFolder(options.data_dir, in_use=_IN_USE) as folder:
         folder.close_to_others()
         master_key_of(folder.path)
         async with Up(options, settings, folder) as (seeds, listens):
@@ -312,18 +324,34 @@ async def _registered(store: Store) -> None:
         raise Unavailable(f"no worker was there after {_START_S} s: the log says why") from None
 
 
-async def _read_when_there(ready: Path, process: asyncio.subprocess.Process, what: str) -> bytes:
+async def _read_when_there(
+    ready: Path, process: asyncio.subprocess.Process, what: str, logged: int
+) -> bytes:
+    """`logged`: bytes of the log from before its start."""
     try:
         async with asyncio.timeout(_START_S):
             while not ready.exists():
                 if process.returncode is not None:
-                    log_path = ready.parent / "log"
-                    lines = log_path.read_text(errors="replace").strip().splitlines()
-                    raise Unavailable(f"{what} ended at its start: {lines[-1] if lines else ''}")
+                    last = _last_words(ready.parent / "log", logged)
+                    raise Unavailable(f"{what} ended at its start: {last}")
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise Unavailable(f"{what} was not ready in {_START_S} s") from None
     return ready.read_bytes()
+
+
+def _size(log_path: Path) -> int:
+    return log_path.stat().st_size if log_path.exists() else 0
+
+
+def _last_words(log_path: Path, logged: int) -> str:
+    """What a child said as it ended, in the words of our options. Others write there too."""
+    lines = log_path.read_bytes()[logged:].decode(errors="replace").strip().splitlines()
+    said = [line.removeprefix(_SAYS) for line in lines if line.startswith(_SAYS)]
+    last = (said or lines or ["it said nothing"])[-1]
+    for setting, option in _OPTIONS.items():
+        last = last.replace(setting, option)
+    return last
 
 
 def handed_on(settings: Settings) -> dict[str, str]:
