@@ -13,6 +13,7 @@ TOO_BIG = "an integer of more than 64 bits"
 SURROGATE = "half of a surrogate pair: it is no character and cannot be kept"
 _POINTER_MOST = 300
 _DETAIL_MOST = 300
+_MOMENT = "2026-11-24T15:55:36Z"
 
 
 def wrongs(error: ValidationError, value: Any, *, where: str | None = None) -> list[Wrong]:
@@ -44,6 +45,10 @@ def _detail(each: Any) -> str:
             return "it is required"
         case "too_short" | "too_long":
             return str(each["msg"]).replace(" after validation", "")
+        case "timezone_aware":
+            return f"it names no time zone: write {_MOMENT}, or end it with +01:00"
+        case "datetime_parsing" | "datetime_from_date_parsing" | "datetime_type":
+            return f"it is no moment: write {_MOMENT}"
         case _:
             return str(each["msg"]).removeprefix("Value error, ")[:_DETAIL_MOST]
 

@@ -2,11 +2,18 @@
 
 import ipaddress
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from millpond.domain.account import Identity
 from millpond.producer.http.address import Trust, origin_of
@@ -19,6 +26,12 @@ from millpond.producer.http.table import Call, Model, Name, Reply, Route, Who
 
 async def handler(_: Call) -> Reply:
     return Reply()
+
+
+def must_be_even(number: int) -> int:
+    if number % 2:
+        raise ValueError("it is odd")
+    return number
 
 
 # ---- routes
@@ -107,6 +120,28 @@ def test_all_errors_are_told_at_once_with_their_places() -> None:
         "/data/b/1/c",
         "/data",
     ]
+
+
+class Timed(Model):
+    at: AwareDatetime | None = None
+    few: list[int] = Field([], max_length=2)
+    even: Annotated[int, AfterValidator(must_be_even)] = 0
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"at":"2030-01-01T00:00:00"}',
+         "it names no time zone: write 2026-11-24T15:55:36Z, or end it with +01:00"),
+        (b'{"at":"tomorrow"}', "it is no moment: write 2026-11-24T15:55:36Z"),
+        (b'{"few":[1,2,3]}', "List should have at most 2 items, not 3"),
+        (b'{"even":3}', "it is odd"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_words_for_whoever_sent_it(body: bytes, detail: str) -> None:
+    with pytest.raises(Problem) as refused:
+        read(body, TypeAdapter(Timed))
+    assert [wrong.detail for wrong in refused.value.errors] == [detail]
 
 
 def test_the_value_that_was_refused_is_not_told() -> None:
