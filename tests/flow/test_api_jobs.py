@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 
 from conftest import PARTITION
 from millpond.domain.account import Role
+from millpond.domain.call import Claimed
 from millpond.domain.limit import LIMITED
 from millpond.errors import StoreUnavailable, UnknownPart
 from millpond.producer.api import look
@@ -32,15 +33,19 @@ from millpond.producer.api.lanes import Lanes
 from millpond.producer.http.listener import serve
 from millpond.producer.main import Service
 from millpond.producer.waiting import Waiting
+from millpond.providers.caller import Sent
+from millpond.providers.outcome import Answered
 from millpond.settings import Settings
 from millpond.store import gateway, keys
 from millpond.store.access import Access
 from millpond.store.api_keys import ApiKeys
+from millpond.store.bell import Bell
 from millpond.store.directory import Directory
 from millpond.store.gateway import Gateway, connect
 from millpond.store.sealing import read_master_keys
 from millpond.store.singles import Singles
 from millpond.store.store import Store, WorkerState
+from millpond.worker.pump import Pump
 
 pytestmark = pytest.mark.slow
 
@@ -593,6 +598,39 @@ async def test_a_suspended_org_cancels_and_deletes_its_jobs(api: Alone) -> None:
     for id in (other, third):
         assert (await api.ask("GET", f"/v1/jobs/{id}"))[0] == 404
         assert not await api.redis.exists(keys.job(PARTITION, id), keys.asked(PARTITION, id))
+
+
+class Slow:
+    """A provider that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def send(self, call: Claimed, may_begin: Callable[[], bool]) -> Sent:
+        assert may_begin()
+        self.asked.set()
+        await self.answers.wait()
+        return Sent(Answered(({"text": "the Nile"},), used=(20,)), 0.0)
+
+
+async def test_what_was_asked_before_a_suspension_is_read_when_it_is_answered(api: Alone) -> None:
+    provider, stop = Slow(), asyncio.Event()
+    bell = Bell(api.redis, keys.worker_bell(PARTITION, "http"))
+    pump = Pump(api.store, provider, bell, worker="w", pool="http", slots=1, lease_ms=30_000)
+    async with asyncio.timeout(15), asyncio.TaskGroup() as tasks:
+        tasks.create_task(pump.run_until(stop, hurry=stop, grace_ms=1_000))
+        _, told, _ = await api.ask("POST", "/v1/jobs", RIVER)
+        await provider.asked.wait()
+        await Access(api.store).suspend("acme", by="t", why="unpaid")
+        provider.answers.set()
+        while (await api.ask("GET", f"/v1/jobs/{told['id']}"))[1]["ended_at"] is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1.1)  # seconds; that long an org's state is believed
+
+        assert (await api.ask("POST", "/v1/jobs", RIVER))[0] == 403
+        _, job, _ = await api.ask("GET", f"/v1/jobs/{told['id']}")
+        assert (job["state"], job["result"]) == ("succeeded", {"text": "the Nile"})
+        stop.set()
 
 
 @pytest.mark.parametrize(
