@@ -45,10 +45,8 @@ def _detail(each: Any) -> str:
             return "it is required"
         case "too_short" | "too_long":
             return str(each["msg"]).replace(" after validation", "")
-        case "timezone_aware":
-            return f"it names no time zone: write {_MOMENT}, or end it with +01:00"
-        case "datetime_parsing" | "datetime_from_date_parsing" | "datetime_type":
-            return f"it is no moment: write {_MOMENT}"
+        case "datetime_parsing" | "datetime_from_date_parsing":
+            return f"there is no such moment: write it as {_MOMENT}"
         case _:
             return str(each["msg"]).removeprefix("Value error, ")[:_DETAIL_MOST]
 
