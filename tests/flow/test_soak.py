@@ -50,8 +50,11 @@ class Size:
 def size_of(command: Command, redis: "Redis") -> Size:
     roles = ("worker", "scheduler", "server")
     pids = {"run": [command.process.pid]} | {role: command.children(role) for role in roles}
+    memory_mb = {role: sum(map(_own_memory_mb, of)) for role, of in pids.items()}
+    # What the server's process takes beside what it holds is its allocator's (docs/operate.md).
+    memory_mb["server"] = redis.info("memory")["used_memory"] / 2**20  # type: ignore[index]
     return Size(
-        {role: sum(map(_own_memory_mb, of)) for role, of in pids.items()},
+        memory_mb,
         {role: max(map(_descriptors, of), default=0) for role, of in pids.items()},
         redis.dbsize(),  # type: ignore[arg-type]
         int(redis.hget("mp:0:m", "repairs") or 0),  # type: ignore[arg-type]
