@@ -12,7 +12,7 @@ import uuid_utils
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from structlog.contextvars import bind_contextvars
 
 from millpond import tracing
@@ -58,6 +58,17 @@ class Meters:
             ),
         )
 
+        self._rejections = Counter(
+            "millpond_rejections",
+            "Requests that were refused, by the code of the problem.",
+            ("reason",),
+            registry=self.registry,
+        )
+
+    def rejected(self, reason: str) -> None:
+        """One request that was refused."""
+        self._rejections.labels(reason).inc()
+
     def ended(self, method: str, route: str, code: int, seconds: float) -> None:
         """One request."""
         self._seconds.labels(method if method in _METHODS else "other", route, code).observe(
@@ -97,6 +108,8 @@ def middleware(*, trust: Trust, path_prefix: str, most: int, faults: Faults) -> 
             if problem is None:
                 log.exception("request_failed", exc_info=error)
                 problem = Problem("internal")
+            else:
+                request.app[METERS].rejected(problem.error_code or problem.code)
             return problem.response(request_id, origin.prefix)
         finally:
             drain.end(origin.address)

@@ -332,8 +332,23 @@ async def test_usage_and_limits_and_models_are_told(up: Up) -> None:
     assert "command-nightly" not in {model["id"] for model in models["data"]}
 
 
+#: All that there is, as docs/api.md lists it.
+METRICS = {
+    "millpond_build_info",
+    "millpond_http_request_duration_seconds",
+    "millpond_jobs_enqueued_total",
+    "millpond_jobs_finished_total",
+    "millpond_jobs_open",
+    "millpond_orgs",
+    "millpond_rejections_total",
+    "millpond_scheduler_lag_seconds",
+    "millpond_waiting_bytes",
+}
+
+
 async def test_metrics_tell_of_jobs_and_of_the_scheduler(up: Up) -> None:
     await up.answered(RIVER)
+    assert (await up.ask("GET", "/v1/jobs/nobody"))[0] == 404
     told = ""
     async with asyncio.timeout(15), aiohttp.ClientSession(up.admin_url) as session:
         while 'outcome="succeeded"' not in told:
@@ -345,6 +360,11 @@ async def test_metrics_tell_of_jobs_and_of_the_scheduler(up: Up) -> None:
     assert "millpond_scheduler_lag_seconds" in told
     assert 'millpond_build_info{version="' in told
     assert "millpond_http_request_duration_seconds_bucket{" in told
+    assert 'millpond_rejections_total{reason="unknown_part"}' in told
+    names = {line.split()[2] for line in told.splitlines() if line.startswith("# TYPE ")}
+    assert {name for name in names if not name.endswith("_created")} == METRICS
+    documented = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    assert [name for name in METRICS if f"`{name}" not in documented] == []
 
 
 async def test_events_are_followed_and_gone_on_with(up: Up) -> None:
