@@ -58,7 +58,7 @@ class AtWork:
         if self._page is None:
             return
         if kind is MemoryError:
-            # Without memory a process is good for nothing more. That this call is why stays written.
+            # Without memory a process is good for nothing; that this call is why stays written.
             os._exit(OUT_OF_MEMORY)
         self._page[: _PAGE.size] = bytes(_PAGE.size)
 
