@@ -150,22 +150,25 @@ async def singles(there: Served) -> dict[str, Any]:
 
 
 async def polls(there: Served) -> dict[str, Any]:
-    """5,000 requests wait for 5,000 jobs, which end at the same moment."""
+    """5,000 requests wait for 5,000 jobs, which end at the same moment: their user has had as many
+    calls as it may, and they have one deadline."""
     before_mb = there.producer_rss_mb()
-    now = datetime.now(UTC)
-    ends = now + timedelta(seconds=25)
+    ends = datetime.now(UTC) + timedelta(seconds=25)
     job = {
         "endpoint": "classify",
         "text": "x",
         "examples": [{"text": f"{n}", "label": f"{n % 2}"} for n in range(4)],
-        "not_before": (now + timedelta(hours=1)).isoformat(),
-        "deadline": ends.isoformat(),
     }
+    late = {**job, "deadline": ends.isoformat()}
     peak_mb = before_mb
     async with there.session(POLLS + 10) as session:
+        cap = orjson.dumps({"limits": {"classify": "1/1d"}})
+        async with session.put("/v1/limits/per-user", data=cap) as reply:
+            assert reply.status == 200, await reply.text()
+        await _submit(session, job)
         ids: list[str] = []
         for _ in range(0, POLLS, LIST):
-            ids += [one["id"] for one in (await _submit(session, [job] * LIST))["data"]]
+            ids += [one["id"] for one in (await _submit(session, [late] * LIST))["data"]]
         states: list[str] = []
 
         async def poll(id: str) -> None:
