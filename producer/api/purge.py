@@ -87,7 +87,8 @@ class PurgeRoutes:
                 return Reply(self._shape(step.receipt, step.waits), status=202, headers=headers)
             if step.waits is not None:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(call.stopping.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await call.stopping.wait()
 
     async def get_receipt(self, call: Call) -> ReceiptShape:
         return self._shape(await self._purge.receipt(call.path["org"]))

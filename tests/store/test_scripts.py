@@ -64,6 +64,7 @@ ARGUMENTS: dict[str, Sequence[Argument]] = {
         "payload",
     ],
     "leave": ["w", ""],
+    "mend": ["0", 20],
     "identify": ["aaaaaaaaaaaa"],
     "look": ["f"],
     "mint": ["ann", "", "", "", "aaaaaaaaaaaa", "ops", "m1", "ab12", 0, 100, ""],

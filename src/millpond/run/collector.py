@@ -122,7 +122,8 @@ class Collector:
         }
         attempts = int(fields["attempts"])
         if fields["state"] == "succeeded":
-            row |= {"simulated": self._options.simulated, **body, "attempts": attempts}
+            simulated = body.pop("simulated", self._options.simulated)  # a service tells it
+            row |= {**body, "attempts": attempts, "simulated": simulated}
             if self._table is not None:
                 self._table.write(line, record.input, row)
             self._write(self._answers, line, row)

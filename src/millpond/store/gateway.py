@@ -11,10 +11,12 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -152,7 +154,28 @@ def connect(
         )
     except ValueError:
         raise BadAddress(setting) from None
+    pool.connection_class = _that_can_be_cancelled(pool.connection_class)  # type: ignore[arg-type]
     return Redis.from_pool(pool)
+
+
+@cache
+def _that_can_be_cancelled(connection: type[AbstractConnection]) -> type[AbstractConnection]:
+    """A connection that loses no cancellation.
+
+    redis-py sends within `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that
+    comes as the sending ends: who was cancelled would go on for ever.
+    """
+
+    class Cancellable(connection):  # type: ignore[valid-type, misc]
+        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+            task = asyncio.current_task()
+            before = 0 if task is None else task.cancelling()
+            await super().send_packed_command(*args, **kwargs)
+            if task is not None and task.cancelling() > before:
+                await self.disconnect(nowait=True)  # nobody will read the reply
+                raise asyncio.CancelledError
+
+    return Cancellable
 
 
 class Gateway:
