@@ -31,15 +31,14 @@ from millpond.client.access import Access
 from millpond.client.errors import ApiError, ClientError
 from millpond.client.transport import Transport
 from millpond.errors import MillpondError, Refused
-from millpond.producer.bad_input import BadInput
 from millpond.producer.records import Format, Invalid, Record
 from millpond.run.collector import Collector
 from millpond.run.feeder import Lines, skipping
 from millpond.run.folder import DataFolder, Ended, read_end, write_end
 from millpond.run.options import Options
 from millpond.run.progress import Progress, Standing, progress, say
-from millpond.run.source import Source, open_source
-from millpond.run.summary import End, Summary
+from millpond.run.source import Source, open_source, strictly
+from millpond.run.summary import End, Summary, tell_json
 from millpond.run.summary import exit_code as exit_code_of
 from millpond.store.store import Row
 
@@ -50,6 +49,10 @@ _ROWS_AT_ONCE, _WRITE_S, _LOOK_S = 500, 0.5, 5.0
 _MAX_TOKENS = 256
 #: So long the service may be away.
 _AWAY_S = 900.0
+_IN_USE = (
+    "another run is at work in {path}; wait for it, or give this one a folder of its own with "
+    "--data-dir"
+)
 
 
 class NotForAService(Refused):
@@ -84,7 +87,7 @@ async def run_at_service(options: Options, access: Access) -> int:
     """Do the run; its exit code."""
     began_s = time.monotonic()
     options = replace(options, base_url=access.url)
-    with DataFolder(options.data_dir) as folder:
+    with DataFolder(options.data_dir, in_use=_IN_USE) as folder:
         # What parameters may be is the service's to say: it knows its provider.
         source = await asyncio.to_thread(open_source, replace(options, params={}), folder)
         if source.format is Format.OPENAI:
@@ -96,7 +99,7 @@ async def run_at_service(options: Options, access: Access) -> int:
         try:
             if ended is not None:
                 say(f"this run has finished; its answers are in {options.out}", quiet=options.quiet)
-                _print(options, {**ended.summary, "seconds": 0.0})
+                tell_json(options, {**ended.summary, "seconds": 0.0})
                 return ended.exit_code
             if options.strict:
                 await asyncio.to_thread(_refuse_bad_lines, source)
@@ -117,23 +120,13 @@ async def run_at_service(options: Options, access: Access) -> int:
         if summary.resume_command is not None:
             told = f"ended: {end.value}. What is at the service goes on there. To go on: "
             say(told + summary.resume_command, quiet=options.quiet)
-        _print(options, summary.as_json())
+        tell_json(options, summary.as_json())
         return code
 
 
 def _refuse_bad_lines(source: Source) -> None:
     records = source.reader.read(skipping(Lines(), source.wanted))
-    bad = sum(isinstance(one, Invalid) for one in records)
-    if bad:
-        raise BadInput(
-            f"{bad:,} of {source.lines:,} lines cannot be asked, and --strict wants all of them; "
-            "nothing was sent. Without --strict they go to the errors file"
-        )
-
-
-def _print(options: Options, told: Told) -> None:
-    if options.as_json:
-        print(orjson.dumps(told).decode(), flush=True)
+    strictly(sum(isinstance(one, Invalid) for one in records), source.lines)
 
 
 class _Run:

@@ -53,7 +53,7 @@ async def test_nothing_is_mended_where_nothing_is_amiss(pond: Pond) -> None:
     assert await mend(pond) == 0
 
     assert await everything(pond.redis) == before
-    assert await pond.store.repairs() == 0
+    assert await pond.number("m", "repairs") == 0
 
 
 async def test_a_lane_that_was_lost_is_as_it_was_set_and_its_jobs_go(pond: Pond) -> None:
@@ -74,7 +74,7 @@ async def test_a_lane_that_was_lost_is_as_it_was_set_and_its_jobs_go(pond: Pond)
     await pond.jump(60_001)
     assert len(await pond.pass_through(9)) == 2
     assert await mend(pond) == 0
-    assert await pond.store.repairs() > 0
+    assert await pond.number("m", "repairs") > 0
 
 
 async def test_a_lane_without_a_flow_is_there_again_as_soon_as_one_is_opened(pond: Pond) -> None:

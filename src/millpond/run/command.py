@@ -8,13 +8,9 @@ answers, errors ◀─ collector
 import asyncio
 import time
 from functools import partial
-from typing import Any
-
-import orjson
 
 from millpond import logs
 from millpond.domain.job import COUNTED
-from millpond.producer.bad_input import BadInput
 from millpond.producer.formats import Format
 from millpond.providers.catalogue import ModelRefused, check_model, read_catalogue
 from millpond.run.collector import Collector, answered_lines
@@ -32,8 +28,8 @@ from millpond.run.preview import (
     read_contents,
 )
 from millpond.run.progress import say
-from millpond.run.source import Source, open_source
-from millpond.run.summary import WORDS, End, Summary, exit_code
+from millpond.run.source import Source, open_source, strictly
+from millpond.run.summary import WORDS, End, Summary, exit_code, tell_json
 from millpond.settings import Settings
 from millpond.standing.estimate import LATENCY_GUESS_MS
 
@@ -69,11 +65,8 @@ async def execute(options: Options, settings: Settings) -> int:
         )
         if options.dry_run:
             return await _show_preview(options, household, contents)
-        if options.strict and contents.bad_lines:
-            raise BadInput(
-                f"{contents.bad_lines:,} of {contents.lines:,} lines cannot be asked, and --strict "
-                "wants all of them; nothing was sent. Without --strict they go to the errors file"
-            )
+        if options.strict:
+            strictly(contents.bad_lines, contents.lines)
         collector = Collector(path, options, source.reader)
         run = Run(
             options,
@@ -164,7 +157,7 @@ async def _show_preview(options: Options, household: Household, contents: Conten
         if_so = seen_under(other)
         told["what_if"].append(if_so.as_what_if(what_if.written, wall_s=wall_s))
         say(f"if {what_if.written}: {describe_what_if(if_so)}", quiet=options.quiet)
-    _print_json(options, told)
+    tell_json(options, told)
     return 0 if seen.fits_quota else 75
 
 
@@ -175,7 +168,7 @@ def _finish(options: Options, end: End, summary: Summary) -> int:
     if summary.resume_command is not None:
         why = WORDS.get(end, end.value)
         say(f"ended: {why}. To go on: {summary.resume_command}", quiet=options.quiet)
-    _print_json(options, told)
+    tell_json(options, told)
     return code
 
 
@@ -185,10 +178,5 @@ def _tell_again(options: Options, ended: Ended, seconds: float) -> int:
         f"{ended.summary['failed']:,} failed; nothing was sent. Its answers are in {options.out}",
         quiet=options.quiet,
     )
-    _print_json(options, {**ended.summary, "seconds": round(seconds, 3)})
+    tell_json(options, {**ended.summary, "seconds": round(seconds, 3)})
     return ended.exit_code
-
-
-def _print_json(options: Options, told: dict[str, Any]) -> None:
-    if options.as_json:
-        print(orjson.dumps(told).decode(), flush=True)

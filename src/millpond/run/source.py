@@ -5,6 +5,7 @@ from pathlib import Path
 
 from millpond.domain.request import Ask
 from millpond.errors import Refused
+from millpond.producer.bad_input import BadInput
 from millpond.producer.records import Format, Reader, detect, survey
 from millpond.producer.spool import plain_name, spool
 from millpond.producer.template import Template
@@ -50,6 +51,15 @@ def open_source(options: Options, folder: DataFolder) -> Source:
     run_id = options.run_id(folder.id, found.sha256, format)
     writer = Writer(speaks, options.common())
     return Source(options, format, reader, writer, wanted, lines, found.sha256, run_id)
+
+
+def strictly(bad: int, lines: int) -> None:
+    """For --strict. Raises BadInput if some lines cannot be asked."""
+    if bad:
+        raise BadInput(
+            f"{bad:,} of {lines:,} lines cannot be asked, and --strict "
+            "wants all of them; nothing was sent. Without --strict they go to the errors file"
+        )
 
 
 def _model(options: Options, reader: Reader, format: Format) -> str:

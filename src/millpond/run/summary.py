@@ -4,6 +4,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+import orjson
+
+from millpond.run.options import Options
 from millpond.standing.explain import Reason, quota_stops
 from millpond.store.view import View
 
@@ -71,6 +74,12 @@ def end_of(view: View, *, fed: bool) -> End | None:
 
 def _too_long(now_ms: int, since_ms: int | None) -> bool:
     return since_ms is not None and now_ms - since_ms > UNREACHABLE_MOST_MS
+
+
+def tell_json(options: Options, told: dict[str, Any]) -> None:
+    """The summary for programs, on stdout, if it is wanted."""
+    if options.as_json:
+        print(orjson.dumps(told).decode(), flush=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -421,11 +421,6 @@ class Store:
             case other:
                 raise AssertionError(f"mend.lua replied {other}")
 
-    async def repairs(self) -> int:
-        """How often something was put back into its place; in a run without faults never."""
-        key = keys.partition(self.gateway.partition)
-        return int(await self._read(self.gateway.redis.hget(key, "repairs")) or 0)
-
     async def reap(self) -> tuple[int, int | None]:
         """Take back calls of dead workers: how many, and ms until the next lease ends."""
         return _count_and_wait(
